@@ -1,0 +1,31 @@
+// Canonical JSON (RFC 8785): one text for each value, so that hashes of it can be compared.
+
+/** A value that JSON can hold. */
+export type JsonValue = null | boolean | number | string | readonly JsonValue[] | {
+  readonly [name: string]: JsonValue;
+};
+
+/**
+ * The canonical text of a value: members sorted by UTF-16 code units, no white space, ECMAScript's number form.
+ *
+ * @throws TypeError when a number is not finite or a string is not well-formed Unicode (RFC 8785 §3.2.2)
+ */
+export function canonicalJson(value: JsonValue): string {
+  if (value === null || typeof value === "boolean") return String(value);
+  if (typeof value === "number") {
+    if (!Number.isFinite(value)) throw new TypeError("Cannot write canonical JSON: a number is not finite");
+    return JSON.stringify(value);
+  }
+  if (typeof value === "string") {
+    if (!value.isWellFormed()) {
+      throw new TypeError("Cannot write canonical JSON: a string has a lone surrogate");
+    }
+    return JSON.stringify(value);
+  }
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
+  const object = value as { readonly [name: string]: JsonValue };
+  const members = Object.keys(object).sort().map((name) =>
+    `${canonicalJson(name)}:${canonicalJson(object[name] ?? null)}`
+  );
+  return `{${members.join(",")}}`;
+}

@@ -1,0 +1,85 @@
+// Strict JSON (RFC 8259, the I-JSON profile of RFC 7493): what two parsers could read differently is refused.
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import type { JsonValue } from "./canonical_json.ts";
+
+/** Why a text is not strict JSON. */
+export type StrictJsonReason =
+  | "malformed"
+  | "too_deep"
+  | "duplicate_member"
+  | "forbidden_member"
+  | "lone_surrogate";
+
+const QUOTE = 0x22,
+  BACKSLASH = 0x5c,
+  OPEN_BRACE = 0x7b,
+  CLOSE_BRACE = 0x7d,
+  OPEN_BRACKET = 0x5b,
+  CLOSE_BRACKET = 0x5d,
+  COLON = 0x3a;
+
+/**
+ * Parses JSON and refuses what RFC 7493 warns of: duplicate members (§2.3), lone surrogates (§2.1), and besides them
+ * nesting beyond `depthMax` and members called `__proto__`.
+ *
+ * @param depthMax how many arrays and objects may stand inside each other
+ */
+export function parseStrictJson(text: string, depthMax: number): Outcome<JsonValue, StrictJsonReason> {
+  let value: JsonValue;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return no("malformed");
+  }
+  const mistake = findMistake(text, depthMax);
+  return mistake === undefined ? ok(value) : no(mistake);
+}
+
+/** Scans a text that is known to be JSON; needs no grammar of its own therefore. */
+function findMistake(text: string, depthMax: number): StrictJsonReason | undefined {
+  // One entry for each open container: the member names seen in an object, undefined for an array.
+  const open: (Set<string> | undefined)[] = [];
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code === OPEN_BRACE || code === OPEN_BRACKET) {
+      open.push(code === OPEN_BRACE ? new Set() : undefined);
+      if (open.length > depthMax) return "too_deep";
+    } else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) {
+      open.pop();
+    } else if (code === QUOTE) {
+      const end = endOfString(text, index);
+      const raw = text.slice(index + 1, end);
+      const escaped = raw.includes("\\");
+      const names = open.at(-1);
+      if (escaped || names !== undefined) {
+        const decoded: string = escaped ? JSON.parse(`"${raw}"`) : raw;
+        if (!decoded.isWellFormed()) return "lone_surrogate";
+        if (names !== undefined && isMemberName(text, end)) {
+          if (decoded === "__proto__") return "forbidden_member";
+          if (names.has(decoded)) return "duplicate_member";
+          names.add(decoded);
+        }
+      }
+      index = end;
+    }
+  }
+  return undefined;
+}
+
+/** Where the string that opens at `start` has its closing quote. */
+function endOfString(text: string, start: number): number {
+  let end = text.indexOf('"', start + 1);
+  for (;;) {
+    let backslashes = 0;
+    while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
+    if (backslashes % 2 === 0) return end;
+    end = text.indexOf('"', end + 1);
+  }
+}
+
+/** Whether the string whose closing quote is at `end` is a member's name: a colon follows. */
+function isMemberName(text: string, end: number): boolean {
+  let index = end + 1;
+  while (text.charCodeAt(index) <= 0x20) index++;
+  return text.charCodeAt(index) === COLON;
+}
