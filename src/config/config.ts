@@ -1,0 +1,204 @@
+// Config: a pure function from what was set to a checked configuration, or to the list of every mistake.
+import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
+import type { SettingType } from "./setting_types.ts";
+
+/** What one setting's value was read as. */
+type ValueOf<Type> = Type extends SettingType<infer Value> ? Value : never;
+type Values = { readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name]["type"]> };
+
+/** Settings that may be absent once all is checked. */
+type Optional = "adminPassword" | "masterKey" | "signingKey";
+
+/** The checked configuration. In production `masterKey` and `signingKey` are there. */
+export type Config = Omit<Values, Optional> & { readonly [Name in Optional]: string | undefined };
+
+/** One mistake, for a person to read. */
+export interface ConfigMistake {
+  /** The variable or the place in the file. */
+  readonly where: string;
+  readonly what: string;
+}
+
+/** Everything that settings are read from. */
+export interface ConfigSources {
+  /** Variables whose names begin with `PORTCULLIS_`; `…_FILE` ones already replaced by the file's content. */
+  readonly variables: Readonly<Record<string, string>>;
+  /** The parsed portcullis.json, where there is one. */
+  readonly file: unknown;
+  /** Cores of the machine. */
+  readonly cores: number;
+  /** Whether a store exists in a data folder: without one, production needs the first user's password. */
+  readonly storeExists: (dataDir: string) => boolean;
+}
+
+/** The outcome of reading the settings. */
+export type ConfigOutcome =
+  | { readonly ok: true; readonly config: Config }
+  | { readonly ok: false; readonly mistakes: readonly ConfigMistake[] };
+
+const NAMES = Object.keys(SETTINGS) as SettingName[];
+const PLACEHOLDER =
+  /change.?me|place.?holder|example|replace|insert|your.?(secret|password|key)|^(password|admin|secret|letmein|qwerty)/i;
+
+/** Reads every setting: environment over file over default. All mistakes are reported, not the first one. */
+export function parseConfig(sources: ConfigSources): ConfigOutcome {
+  const mistakes: ConfigMistake[] = [];
+  const fileValues = readFileObject(sources.file, mistakes);
+  mistakes.push(...unknownNames(sources.variables, fileValues));
+
+  const values: Record<string, unknown> = {};
+  for (const name of NAMES) values[name] = readSetting(name, sources.variables, fileValues, mistakes);
+  // What follows compares settings with each other: senseless while one of them is wrong.
+  if (mistakes.length > 0) return { ok: false, mistakes };
+
+  const set = values as
+    & { [Name in SettingName]: Values[Name] | undefined }
+    & Omit<Values, "publicUrl" | "engineWorkers" | Optional>;
+  const config: Config = {
+    ...set,
+    publicUrl: set.publicUrl ?? `http://${set.host.includes(":") ? `[${set.host}]` : set.host}:${set.port}`,
+    engineWorkers: set.engineWorkers ?? Math.max(1, sources.cores - 1),
+    adminPassword: set.adminPassword,
+    masterKey: set.masterKey,
+    signingKey: set.signingKey,
+  };
+  mistakes.push(...exposureMistakes(config), ...secretMistakes(config));
+  if (config.mode === "production") {
+    mistakes.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
+  }
+  return mistakes.length > 0 ? { ok: false, mistakes } : { ok: true, config };
+}
+
+function readFileObject(file: unknown, mistakes: ConfigMistake[]): Readonly<Record<string, unknown>> {
+  if (file === undefined) return {};
+  if (typeof file === "object" && file !== null && !Array.isArray(file)) {
+    return file as Record<string, unknown>;
+  }
+  mistakes.push({ where: "portcullis.json", what: "is not a JSON object" });
+  return {};
+}
+
+function unknownNames(
+  variables: Readonly<Record<string, string>>,
+  file: Readonly<Record<string, unknown>>,
+): ConfigMistake[] {
+  const known = new Map(NAMES.map((name) => [variableOf(name), name]));
+  const mistakes: ConfigMistake[] = [];
+  for (const variable of Object.keys(variables)) {
+    if (!known.has(variable)) {
+      mistakes.push({ where: variable, what: `is no setting${nearest(variable, [...known.keys()])}` });
+    }
+  }
+  for (const name of Object.keys(file)) {
+    const where = `portcullis.json: ${name}`;
+    if (!(NAMES as string[]).includes(name)) {
+      mistakes.push({ where, what: `is no setting${nearest(name, NAMES)}` });
+    } else if (SETTINGS[name as SettingName].secret) {
+      const variable = variableOf(name as SettingName);
+      mistakes.push({
+        where,
+        what: `is a secret and must not stand in a file of settings; use ${variable} or ${variable}_FILE`,
+      });
+    }
+  }
+  return mistakes;
+}
+
+function readSetting(
+  name: SettingName,
+  variables: Readonly<Record<string, string>>,
+  file: Readonly<Record<string, unknown>>,
+  mistakes: ConfigMistake[],
+): unknown {
+  const { type, fallback, secret }: { type: SettingType<unknown>; fallback: unknown; secret: boolean } =
+    SETTINGS[name];
+  const variable = variableOf(name);
+  const fromVariable = variables[variable];
+  const raw = fromVariable ?? (secret ? undefined : file[name]);
+  if (raw === undefined) return fallback;
+  const read = type.read(raw);
+  if (read.ok) return read.value;
+  // The value of a secret is not repeated.
+  const shown = secret ? "is malformed" : `is ${JSON.stringify(raw)}`;
+  mistakes.push({
+    where: fromVariable === undefined ? `portcullis.json: ${name}` : variable,
+    what: `${shown}; allowed: ${type.allowed}`,
+  });
+  return undefined;
+}
+
+/** ASVS V12.2.1: nothing but loopback is listened on in plain HTTP, unless a proxy in front ends TLS. */
+function exposureMistakes(config: Config): ConfigMistake[] {
+  const loopback = config.host === "localhost" || config.host === "::1" ||
+    /^127\.\d+\.\d+\.\d+$/.test(config.host);
+  if (loopback || config.trustedProxies.length > 0) return [];
+  return [{
+    where: variableOf("host"),
+    what:
+      `is "${config.host}", which other machines reach in plain HTTP; put a proxy that ends TLS in front and name its ` +
+      `address in ${variableOf("trustedProxies")}, or listen on 127.0.0.1`,
+  }];
+}
+
+function secretMistakes(config: Config): ConfigMistake[] {
+  const mistakes: ConfigMistake[] = [];
+  const password = config.adminPassword;
+  if (password !== undefined && (PLACEHOLDER.test(password) || new Set(password).size < 5)) {
+    mistakes.push({
+      where: variableOf("adminPassword"),
+      what: "is a placeholder or too simple; choose a long random one",
+    });
+  }
+  // 32 random bytes in base64url have about 32 different characters; fewer than 16 do not happen by chance.
+  if (
+    config.masterKey !== undefined &&
+    (PLACEHOLDER.test(config.masterKey) || new Set(config.masterKey).size < 16)
+  ) {
+    mistakes.push({
+      where: variableOf("masterKey"),
+      what: "is a placeholder or not random; make one with: deno task keys",
+    });
+  }
+  return mistakes;
+}
+
+/** ASVS V6.3.2: production starts with no default secret. */
+function productionMistakes(
+  config: Config,
+  publicUrl: string | undefined,
+  storeExists: (dataDir: string) => boolean,
+): ConfigMistake[] {
+  const mistakes: ConfigMistake[] = [];
+  const missing = (name: SettingName, next: string) =>
+    mistakes.push({ where: variableOf(name), what: `is missing in production; ${next}` });
+  if (publicUrl === undefined) missing("publicUrl", "set the https origin that clients use");
+  else if (!publicUrl.startsWith("https://")) {
+    mistakes.push({ where: variableOf("publicUrl"), what: "must be an https origin in production" });
+  }
+  if (config.masterKey === undefined) missing("masterKey", "make one with: deno task keys");
+  if (config.signingKey === undefined) missing("signingKey", "make one with: deno task keys");
+  if (config.adminPassword === undefined && !storeExists(config.dataDir)) {
+    missing("adminPassword", "the first start creates the user admin with it");
+  }
+  return mistakes;
+}
+
+/** ` (did you mean X?)` where a known name differs in two letters or fewer. */
+function nearest(name: string, known: readonly string[]): string {
+  const found = known.find((candidate) => editDistance(name, candidate) <= 2);
+  return found === undefined ? "" : ` (did you mean ${found}?)`;
+}
+
+/** Levenshtein's distance. */
+function editDistance(left: string, right: string): number {
+  let previous = Array.from({ length: right.length + 1 }, (_, index) => index);
+  for (let row = 1; row <= left.length; row++) {
+    const current = [row];
+    for (let column = 1; column <= right.length; column++) {
+      const replace = (previous[column - 1] ?? 0) + (left[row - 1] === right[column - 1] ? 0 : 1);
+      current.push(Math.min(replace, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1));
+    }
+    previous = current;
+  }
+  return previous[right.length] ?? 0;
+}

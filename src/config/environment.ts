@@ -1,0 +1,100 @@
+// Environment: the only reader of environment variables, of portcullis.json and of secrets in files.
+import { type Config, type ConfigMistake, parseConfig } from "./config.ts";
+import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
+
+/** Where the settings file is when `PORTCULLIS_CONFIG` does not say. */
+const CONFIG_FILE = "portcullis.json";
+
+/** The settings, and the files they were read from (for `deno task flags`). */
+export type EnvironmentOutcome =
+  | { readonly ok: true; readonly config: Config; readonly files: readonly string[] }
+  | { readonly ok: false; readonly mistakes: readonly ConfigMistake[] };
+
+/** Reads all sources and parses them. Every mistake is in the outcome; nothing is thrown. */
+export function readEnvironment(): EnvironmentOutcome {
+  const mistakes: ConfigMistake[] = [];
+  const files: string[] = [];
+  const variables: Record<string, string> = {};
+  for (const [name, value] of Object.entries(Deno.env.toObject())) {
+    if (name.startsWith("PORTCULLIS_")) variables[name] = value;
+  }
+  const file = readConfigFile(variables, files, mistakes);
+  readSecretFiles(variables, files, mistakes);
+  const parsed = parseConfig({ variables, file, cores: navigator.hardwareConcurrency, storeExists });
+  if (!parsed.ok) return { ok: false, mistakes: [...mistakes, ...parsed.mistakes] };
+  return mistakes.length > 0 ? { ok: false, mistakes } : { ok: true, config: parsed.config, files };
+}
+
+function readConfigFile(
+  variables: Record<string, string>,
+  files: string[],
+  mistakes: ConfigMistake[],
+): unknown {
+  const named = variables.PORTCULLIS_CONFIG;
+  delete variables.PORTCULLIS_CONFIG;
+  const path = named ?? CONFIG_FILE;
+  const read = readText(path);
+  if (read.error === "absent" && named === undefined) return undefined;
+  if (read.error !== undefined) {
+    mistakes.push({
+      where: named === undefined ? path : "PORTCULLIS_CONFIG",
+      what: `names ${path}, which is ${read.error}`,
+    });
+    return undefined;
+  }
+  files.push(path);
+  try {
+    return JSON.parse(read.text);
+  } catch {
+    mistakes.push({ where: path, what: "is not JSON" });
+    return undefined;
+  }
+}
+
+/** Replaces each `PORTCULLIS_X_FILE` of a secret X by `PORTCULLIS_X` with the file's content, less its last line end. */
+function readSecretFiles(
+  variables: Record<string, string>,
+  files: string[],
+  mistakes: ConfigMistake[],
+): void {
+  for (const name of Object.keys(SETTINGS) as SettingName[]) {
+    if (!SETTINGS[name].secret) continue;
+    const variable = variableOf(name);
+    const path = variables[`${variable}_FILE`];
+    if (path === undefined) continue;
+    delete variables[`${variable}_FILE`];
+    if (variables[variable] !== undefined) {
+      mistakes.push({ where: `${variable}_FILE`, what: `is set together with ${variable}; set one of them` });
+      continue;
+    }
+    const read = readText(path);
+    if (read.error !== undefined) {
+      mistakes.push({ where: `${variable}_FILE`, what: `names ${path}, which is ${read.error}` });
+      continue;
+    }
+    files.push(path);
+    variables[variable] = read.text.replace(/\r?\n$/, "");
+  }
+}
+
+type ReadText = { readonly text: string; readonly error?: undefined } | { readonly error: string };
+
+function readText(path: string): ReadText {
+  try {
+    return { text: Deno.readTextFileSync(path) };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return { error: "absent" };
+    if (error instanceof Deno.errors.NotCapable) {
+      return { error: "outside what the process may read; start with the flags of: deno task flags" };
+    }
+    return { error: "not readable" };
+  }
+}
+
+function storeExists(dataDir: string): boolean {
+  try {
+    return Deno.statSync(`${dataDir}/portcullis.db`).isFile;
+  } catch {
+    return false;
+  }
+}

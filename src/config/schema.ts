@@ -1,0 +1,137 @@
+// Settings: the one table of all settings: name, what is allowed, default, meaning. docs/settings.md is printed from it.
+import { parseAddressRange } from "../encoding/ip_address.ts";
+import { no, ok } from "../faults/outcome.ts";
+import { integer, listOf, oneOf, origin, type SettingType, text } from "./setting_types.ts";
+
+/** One setting. Its variable is `PORTCULLIS_` and the name in capitals with underscores. */
+export interface Setting<Value> {
+  readonly type: SettingType<Value>;
+  /** undefined: computed from other settings, or absent. */
+  readonly fallback: Value | undefined;
+  readonly meaning: string;
+  /** A secret comes from `PORTCULLIS_…` or `PORTCULLIS_…_FILE`, never from portcullis.json. */
+  readonly secret: boolean;
+}
+
+function setting<Value>(
+  type: SettingType<Value>,
+  fallback: Value | undefined,
+  meaning: string,
+): Setting<Value> {
+  return { type, fallback, meaning, secret: false };
+}
+
+function secret(type: SettingType<string>, meaning: string): Setting<string> {
+  return { type, fallback: undefined, meaning, secret: true };
+}
+
+const path = text("a path without control characters or commas", /^[^\p{Cc},]{1,1000}$/u);
+const hostName = text(
+  "an IP address or a host name in lower case",
+  /^(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|[0-9a-f]{0,4}:[0-9a-f:.]{1,43})$/,
+);
+const hostHeader = text(
+  "a host, with its port unless that is the scheme's own, such as ai.example.com or 10.0.0.5:8000",
+  /^(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::\d{1,5})?$/,
+);
+const range: SettingType<string> = {
+  allowed: "an address or a CIDR range such as 10.0.0.0/8",
+  read: (raw) => typeof raw === "string" && parseAddressRange(raw).ok ? ok(raw) : no("wrong"),
+};
+
+/** Every setting there is; anything else is refused. */
+export const SETTINGS = {
+  mode: setting(
+    oneOf("development", "production"),
+    "development",
+    "Production generates nothing and demands every secret.",
+  ),
+  host: setting(hostName, "127.0.0.1", "Address to listen on. Anything but loopback needs trustedProxies."),
+  port: setting(integer(1, 65_535), 8000, "Port to listen on."),
+  publicUrl: setting(
+    origin,
+    undefined,
+    "Origin that clients use; issuer and audience of tokens. Default: http://HOST:PORT.",
+  ),
+  allowedHosts: setting(listOf(hostHeader), [], "Host headers accepted besides the public one and loopback."),
+  trustedProxies: setting(listOf(range), [], "Peers whose X-Forwarded-For is believed."),
+  corsOrigins: setting(listOf(origin), [], "Origins of web pages that may call this server."),
+  dataDir: setting(path, "data", "Folder of everything the server keeps."),
+  modelsDir: setting(path, "models", "Folder of model folders."),
+  bodyBytesMax: setting(integer(1024, 64 * 1024 * 1024), 1024 * 1024, "Largest request body, bytes."),
+  bodyTimeoutMs: setting(
+    integer(100, 600_000),
+    10_000,
+    "Time within which a body must have arrived, milliseconds.",
+  ),
+  requestTimeoutMs: setting(
+    integer(100, 600_000),
+    30_000,
+    "Time within which an inference must be answered, milliseconds.",
+  ),
+  shutdownTimeoutMs: setting(
+    integer(100, 600_000),
+    8000,
+    "Time that running requests get when the server stops, milliseconds.",
+  ),
+  rateAddressPerMinute: setting(
+    integer(1, 1_000_000_000),
+    100,
+    "Requests a minute from one address (IPv6: one /64).",
+  ),
+  rateSignInPerMinute: setting(integer(1, 1_000_000_000), 10, "Sign-in attempts a minute from one address."),
+  rateUserPerMinute: setting(integer(1, 1_000_000_000), 500, "Requests a minute by one user."),
+  tokenTtlSeconds: setting(integer(60, 3600), 900, "Life of an access token, seconds."),
+  engineWorkers: setting(
+    integer(1, 256),
+    undefined,
+    "Workers that compute, for each model. Default: cores - 1, at least 1.",
+  ),
+  engineQueueMax: setting(
+    integer(1, 100_000),
+    256,
+    "Requests that may wait for a model; beyond it the answer is 503.",
+  ),
+  auditSegmentBytesMax: setting(
+    integer(64 * 1024, 4_294_967_296),
+    64 * 1024 * 1024,
+    "Size at which an audit segment is closed, bytes.",
+  ),
+  auditTimeoutMs: setting(
+    integer(50, 60_000),
+    2000,
+    "Time within which a record must be durable, milliseconds.",
+  ),
+  auditAddresses: setting(
+    oneOf("pseudonym", "plain"),
+    "pseudonym",
+    "How client addresses stand in the audit trail.",
+  ),
+  logLevel: setting(oneOf("debug", "info", "warn", "error"), "info", "Least grave level that is logged."),
+  adminPassword: secret(
+    text("12 to 256 characters", /^.{12,256}$/su),
+    "Password of the first user, admin. Used at the first start only.",
+  ),
+  masterKey: secret(
+    text("32 random bytes in base64url (43 characters)", /^[A-Za-z0-9_-]{43}$/),
+    "Key over all keys at rest.",
+  ),
+  signingKey: secret(
+    text(
+      "an Ed25519 private key as PKCS #8 PEM",
+      /^-----BEGIN PRIVATE KEY-----\s[A-Za-z0-9+/=\s]{40,120}-----END PRIVATE KEY-----\s*$/,
+    ),
+    "Key that signs access tokens.",
+  ),
+} as const satisfies Record<
+  string,
+  Setting<never> | Setting<string> | Setting<number> | Setting<readonly string[]>
+>;
+
+/** A setting's name. */
+export type SettingName = keyof typeof SETTINGS;
+
+/** The environment variable of a setting: `dataDir` → `PORTCULLIS_DATA_DIR`. */
+export function variableOf(name: SettingName): string {
+  return `PORTCULLIS_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}

@@ -1,0 +1,107 @@
+// The record store in SQLite: one file, for one instance.
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { Fault } from "../faults/fault.ts";
+import type { Clock } from "../time/clock.ts";
+import type { RecordStore } from "./record_store.ts";
+
+// FULL: a commit is on the disk before it is acknowledged. Writes here are rare (users, sign-outs), so its price is no matter.
+const SCHEMA = `
+  PRAGMA journal_mode = WAL;
+  PRAGMA synchronous = FULL;
+  PRAGMA secure_delete = ON;
+  CREATE TABLE IF NOT EXISTS records (
+    collection TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    expires_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (collection, key)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires_at_ms);
+`;
+/** 9999-12-31: later than any record lives. */
+const NEVER_MS = 253_402_300_799_999;
+/** How long a statement waits for another process that holds the file. */
+const BUSY_TIMEOUT_MS = 250;
+
+/**
+ * Opens (or makes) the store.
+ *
+ * @throws Fault `unavailable` when the file cannot be opened
+ */
+export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
+  const database = guard("open", () => {
+    const opened = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
+    opened.exec(SCHEMA);
+    return opened;
+  });
+  const prepare = (sql: string): StatementSync => guard("prepare", () => database.prepare(sql));
+  const selectOne = prepare(
+    "SELECT value FROM records WHERE collection = ? AND key = ? AND expires_at_ms > ?",
+  );
+  const selectPage = prepare(
+    "SELECT key, value FROM records WHERE collection = ? AND key > ? AND expires_at_ms > ? ORDER BY key LIMIT ?",
+  );
+  const upsert = prepare(
+    "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, expires_at_ms = excluded.expires_at_ms",
+  );
+  // One that has expired counts as absent and is overwritten.
+  const insert = prepare(
+    "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, " +
+      "expires_at_ms = excluded.expires_at_ms WHERE records.expires_at_ms <= ?",
+  );
+  const remove = prepare("DELETE FROM records WHERE collection = ? AND key = ? AND expires_at_ms > ?");
+  const sweep = prepare("DELETE FROM records WHERE expires_at_ms <= ?");
+
+  guard("sweep", () => sweep.run(clock.now()));
+
+  const attempt = <Value>(act: string, run: () => Value): Promise<Value> => {
+    try {
+      return Promise.resolve(guard(act, run));
+    } catch (fault) {
+      return Promise.reject(fault);
+    }
+  };
+
+  return {
+    get: (table, key) =>
+      attempt("read", () => {
+        const row = selectOne.get(table, key, clock.now());
+        return row === undefined ? undefined : bytesOf(row.value);
+      }),
+    put: (table, key, value, lifetime) =>
+      attempt("write", () => void upsert.run(table, key, value, lifetime?.expiresAtMs ?? NEVER_MS)),
+    create: (table, key, value, lifetime) =>
+      attempt(
+        "write",
+        () => insert.run(table, key, value, lifetime?.expiresAtMs ?? NEVER_MS, clock.now()).changes === 1,
+      ),
+    delete: (table, key) => attempt("delete", () => remove.run(table, key, clock.now()).changes === 1),
+    list: (table, { after, limit }) =>
+      attempt(
+        "list",
+        () =>
+          selectPage.all(table, after ?? "", clock.now(), limit).map((row) => ({
+            key: String(row.key),
+            value: bytesOf(row.value),
+          })),
+      ),
+    close: () => attempt("close", () => database.close()),
+  };
+}
+
+function bytesOf(value: unknown): Uint8Array<ArrayBuffer> {
+  if (!(value instanceof Uint8Array)) throw new TypeError("a stored value is not bytes");
+  return value.slice();
+}
+
+function guard<Value>(act: string, run: () => Value): Value {
+  try {
+    return run();
+  } catch (cause) {
+    throw new Fault(
+      "unavailable",
+      `Cannot ${act} the record store: ${cause instanceof Error ? cause.message : "unknown"}`,
+      { cause },
+    );
+  }
+}

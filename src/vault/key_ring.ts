@@ -1,0 +1,111 @@
+// Key ring: the data keys, each wrapped under the master key in the store, and what is done with them.
+import { createHmac } from "node:crypto";
+import { encodeBase64url } from "../encoding/base64url.ts";
+import { newId } from "../encoding/ids.ts";
+import { encodeUtf8 } from "../encoding/utf8.ts";
+import { Fault } from "../faults/fault.ts";
+import type { RecordStore } from "../store/record_store.ts";
+import type { Clock } from "../time/clock.ts";
+import { importSealingKey, open, seal, type SealingKey, sealingKeyIdOf } from "./aead.ts";
+
+/** Seals, opens and pseudonymises with keys that only the master key opens. */
+export interface KeyRing {
+  /** Seals under the active data key. */
+  seal(place: string, plain: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
+  /** Opens under the data key that the value names. Throws Fault `unavailable` when it does not open. */
+  open(place: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * A keyed pseudonym (HMAC-SHA-256, 22 characters for 128 bits): the same for the same text and purpose, and no way
+   * back without the key. For look-up keys and for audit records.
+   */
+  pseudonym(purpose: "account" | "address", text: string): string;
+}
+
+const TABLE = "data_keys";
+const MASTER_KEY_ID = "master";
+const KEY_BYTES = 32;
+/** Record keys are `KIND.ID`: the newest of a kind sorts last. */
+type KeyKind = "seal" | "pseudonym";
+
+/**
+ * Opens the ring, making its first keys in an empty store.
+ *
+ * @throws Fault `unavailable` when the master key does not open the stored keys: it is not the one they were made under
+ */
+export async function openKeyRing(
+  store: RecordStore,
+  masterKey: Uint8Array<ArrayBuffer>,
+  clock: Clock,
+): Promise<KeyRing> {
+  const master = await importSealingKey(MASTER_KEY_ID, masterKey);
+  const stored = await readKeys(store, master);
+  const first = async (kind: KeyKind): Promise<DataKey> =>
+    stored.findLast((key) => key.kind === kind) ?? await makeKey(store, master, kind, clock);
+  const active = await first("seal");
+  const pseudonymKey = (await first("pseudonym")).raw;
+
+  const sealingKeys = new Map<string, SealingKey>();
+  for (const key of [...stored, active]) {
+    if (key.kind === "seal") sealingKeys.set(key.id, await importSealingKey(key.id, key.raw));
+  }
+
+  function sealingKey(id: string): SealingKey {
+    const key = sealingKeys.get(id);
+    if (key === undefined) {
+      throw new Fault("unavailable", `Cannot open a sealed value: there is no data key ${id}`);
+    }
+    return key;
+  }
+
+  return {
+    seal: (place, plain) => seal(sealingKey(active.id), place, plain),
+    open: async (place, sealed) => await open(sealingKey(sealingKeyIdOf(sealed)), place, sealed),
+    pseudonym(purpose, text) {
+      const digest = createHmac("sha256", pseudonymKey).update(`${purpose}\0`).update(encodeUtf8(text))
+        .digest();
+      return encodeBase64url(digest.subarray(0, 16));
+    },
+  };
+}
+
+interface DataKey {
+  readonly kind: KeyKind;
+  readonly id: string;
+  readonly raw: Uint8Array<ArrayBuffer>;
+}
+
+async function readKeys(store: RecordStore, master: SealingKey): Promise<DataKey[]> {
+  const keys: DataKey[] = [];
+  for (const { key, value } of await store.list(TABLE, { limit: 10_000 })) {
+    const [kind, id] = key.split(".");
+    if ((kind !== "seal" && kind !== "pseudonym") || id === undefined) {
+      throw new Fault("unavailable", `Cannot read data key ${key}: its kind is unknown`);
+    }
+    const raw = await open(master, placeOf(key), value).catch((cause) => {
+      throw new Fault(
+        "unavailable",
+        `Cannot open data key ${id}: the master key is not the one it was wrapped under, or it was altered`,
+        { cause },
+      );
+    });
+    keys.push({ kind, id, raw });
+  }
+  return keys;
+}
+
+async function makeKey(
+  store: RecordStore,
+  master: SealingKey,
+  kind: KeyKind,
+  clock: Clock,
+): Promise<DataKey> {
+  const id = newId("key", clock.now());
+  const raw = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
+  const key = `${kind}.${id}`;
+  await store.put(TABLE, key, await seal(master, placeOf(key), raw));
+  return { kind, id, raw };
+}
+
+function placeOf(key: string): string {
+  return `${TABLE}/${key}`;
+}

@@ -1,0 +1,81 @@
+// Sealed and private files: key material of a single machine, mode 0600, in a folder of mode 0700.
+import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
+import { Fault } from "../faults/fault.ts";
+import { importSealingKey, open, seal } from "./aead.ts";
+
+/** Makes a folder that only its owner may enter; an existing one must already be so. */
+export function makePrivateFolder(folder: string): void {
+  Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
+  // mkdir's mode is cut by the umask and not applied to a folder that was there.
+  if (Deno.build.os !== "windows") Deno.chmodSync(folder, 0o700);
+}
+
+/** Makes an empty file that only its owner may read, unless it exists; for a database, whose side files take its mode over. */
+export function makePrivateFile(file: string): void {
+  Deno.openSync(file, { write: true, create: true, mode: 0o600 }).close();
+}
+
+/** The text of a private file, made by `make` when there is none. Never overwrites. */
+export async function readOrMakePrivateFile(
+  file: string,
+  make: () => string | Promise<string>,
+): Promise<string> {
+  const existing = readPrivateFile(file);
+  if (existing !== undefined) return existing;
+  const text = await make();
+  writeNewFile(file, encodeUtf8(text));
+  return text;
+}
+
+/** Like `readOrMakePrivateFile`, but the file rests sealed under the master key. */
+export async function readOrMakeSealedFile(
+  file: string,
+  masterKey: Uint8Array<ArrayBuffer>,
+  make: () => string | Promise<string>,
+): Promise<string> {
+  const key = await importSealingKey("master", masterKey);
+  const place = `file/${file.slice(file.lastIndexOf("/") + 1)}`;
+  const existing = readBytes(file);
+  if (existing !== undefined) {
+    const text = decodeUtf8(await open(key, place, existing));
+    if (!text.ok) throw new Fault("unavailable", `Cannot read ${file}: it is not text`);
+    return text.value;
+  }
+  const text = await make();
+  writeNewFile(file, await seal(key, place, encodeUtf8(text)));
+  return text;
+}
+
+function readPrivateFile(file: string): string | undefined {
+  const bytes = readBytes(file);
+  if (bytes === undefined) return undefined;
+  const text = decodeUtf8(bytes);
+  if (!text.ok) throw new Fault("unavailable", `Cannot read ${file}: it is not text`);
+  return text.value;
+}
+
+function readBytes(file: string): Uint8Array<ArrayBuffer> | undefined {
+  try {
+    const mode = Deno.statSync(file).mode;
+    if (mode !== null && (mode & 0o077) !== 0) {
+      throw new Fault("unavailable", `Cannot use ${file}: others may read it; run: chmod 600 ${file}`);
+    }
+    return Deno.readFileSync(file);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Written beside and renamed, so that a crash leaves either no file or a whole one. */
+function writeNewFile(file: string, bytes: Uint8Array): void {
+  const beside = `${file}.new`;
+  const handle = Deno.openSync(beside, { write: true, create: true, truncate: true, mode: 0o600 });
+  try {
+    for (let written = 0; written < bytes.length;) written += handle.writeSync(bytes.subarray(written));
+    handle.syncSync();
+  } finally {
+    handle.close();
+  }
+  Deno.renameSync(beside, file);
+}
