@@ -1,0 +1,280 @@
+// Assemble: the composition root. Builds every part once, the lowest ring first; close() undoes it in reverse.
+import { type AuditTrail, openAuditTrail } from "./audit/audit_trail.ts";
+import type { Config } from "./config/config.ts";
+import { encodeBase64url } from "./encoding/base64url.ts";
+import { canonicalJson } from "./encoding/canonical_json.ts";
+import { parseAddressRange } from "./encoding/ip_address.ts";
+import { createEngineTable, type EngineTable } from "./engines/engine_table.ts";
+import { openOnnxEngine } from "./engines/onnx/onnx_engine.ts";
+import { runtimeWasmUrl } from "./engines/onnx/runtime_wasm.ts";
+import { toFault } from "./faults/fault.ts";
+import { type App, type AppParts, createApp, routeTable } from "./http/app.ts";
+import { rateTiers } from "./http/middleware/rate_tiers.ts";
+import { standardHeaders } from "./http/middleware/standard_headers.ts";
+import type { AnyRoute } from "./http/route.ts";
+import { openAccessTokens } from "./identity/access_token.ts";
+import { openAuthenticate } from "./identity/authenticate.ts";
+import { openRevocations } from "./identity/revocation.ts";
+import { openSignIn } from "./identity/sign_in.ts";
+import { generateSigningKey, openSigningKeys } from "./identity/signing_keys.ts";
+import { openUsers, type Users } from "./identity/users.ts";
+import { openRunInference } from "./inference/run_inference.ts";
+import { openMemoryRateCells } from "./limits/memory_rate_cells.ts";
+import { type Catalog, type ModelArtefacts, openCatalog } from "./registry/catalog.ts";
+import type { ModelCard } from "./registry/model_card.ts";
+import { openSqliteRecordStore } from "./store/sqlite_record_store.ts";
+import { type Log, openLog, standardOutput } from "./telemetry/log.ts";
+import { type Clock, systemClock } from "./time/clock.ts";
+import { type KeyRing, openKeyRing } from "./vault/key_ring.ts";
+import { generateMasterKey, parseMasterKey } from "./vault/master_key.ts";
+import {
+  makePrivateFile,
+  makePrivateFolder,
+  readOrMakePrivateFile,
+  readOrMakeSealedFile,
+} from "./vault/sealed_file.ts";
+import { sealedTable } from "./vault/sealed_store.ts";
+
+/** Version of the server; for the trail and for authenticated callers. */
+export const VERSION = "0.1.0";
+/** The first user. */
+export const FIRST_USER = "admin";
+
+/** A server whose parts are open. */
+export interface Portcullis {
+  readonly app: App;
+  readonly routes: readonly AnyRoute[];
+  readonly catalog: Catalog;
+  readonly users: Users;
+  readonly log: Log;
+  /** The first user's password where this start made it up; shown once, kept nowhere. */
+  readonly generatedPassword: string | undefined;
+  readonly isReady: () => boolean;
+  /** Resolves when every engine is ready or has failed; how many failed. */
+  whenWarm(): Promise<number>;
+  /** Says "not ready" from now on, so that no new work is sent here. */
+  drain(): void;
+  /** Ends all parts, the last opened first. What runs has ended before. */
+  close(reason: string): Promise<void>;
+}
+
+/** What may be replaced: by the bench and by tests, never by settings. */
+export interface Replacements {
+  readonly clock?: Clock;
+  /** Instead of standard output. */
+  readonly log?: Log;
+  /** Instead of engines for the catalog's models. */
+  readonly engines?: EngineTable;
+}
+
+/**
+ * Opens all parts of a server.
+ *
+ * @throws Fault `unavailable` with the part that could not be opened and why; parts opened before it are closed
+ */
+export async function assemble(config: Config, replacements: Replacements = {}): Promise<Portcullis> {
+  const opened: (() => Promise<void> | void)[] = [];
+  const closeAll = async (): Promise<void> => {
+    while (opened.length > 0) await opened.pop()?.();
+  };
+  try {
+    return await openParts(config, replacements, opened, closeAll);
+  } catch (thrown) {
+    await closeAll();
+    throw thrown;
+  }
+}
+
+async function openParts(
+  config: Config,
+  replacements: Replacements,
+  opened: (() => Promise<void> | void)[],
+  closeAll: () => Promise<void>,
+): Promise<Portcullis> {
+  const { dataDir } = config;
+  const clock = replacements.clock ?? systemClock;
+  const log = replacements.log ?? openLog({ level: config.logLevel, clock, sink: standardOutput });
+  opened.push(() => log.flush());
+
+  // Matter and trust: store, keys, trail.
+  makePrivateFolder(dataDir);
+  const masterKey = parseMasterKey(
+    config.masterKey ?? await readOrMakePrivateFile(`${dataDir}/master.key`, generateMasterKey),
+  );
+  makePrivateFile(`${dataDir}/portcullis.db`);
+  const store = openSqliteRecordStore(`${dataDir}/portcullis.db`, clock);
+  opened.push(() => store.close());
+  const keyRing = await openKeyRing(store, masterKey, clock);
+  const trail = await openAuditTrail({
+    directory: `${dataDir}/audit`,
+    checkpointDirectory: `${dataDir}/audit-checkpoint`,
+    clock,
+    segmentBytesMax: config.auditSegmentBytesMax,
+    timeoutMs: config.auditTimeoutMs,
+    waitingMax: AUDIT_WAITING_MAX,
+  });
+  opened.push(() => trail.close());
+  await trail.record({
+    type: "server.started",
+    version: VERSION,
+    mode: config.mode,
+    settingsSha256: await settingsDigest(config),
+  });
+
+  // Rooms: models, engines, identity.
+  const accepted: AcceptedModel[] = [];
+  const catalog = await openCatalog({
+    modelsDirectory: config.modelsDir,
+    trail,
+    log,
+    accept: (card, artefacts) => accepted.push({ card, artefacts }),
+  });
+  const engines = replacements.engines ?? openEngines(accepted, config, clock, log);
+  opened.push(() => engines.close());
+
+  const signingKeys = await openSigningKeys(
+    config.signingKey ?? await readOrMakeSealedFile(`${dataDir}/signing.key`, masterKey, generateSigningKey),
+  );
+  const revocations = await openRevocations(store, clock);
+  const users = openUsers(sealedTable(store, keyRing, "users"), keyRing, clock);
+  const generatedPassword = await ensureFirstUser(users, trail, config.adminPassword);
+  const accessTokens = openAccessTokens({
+    issuer: config.publicUrl,
+    ttlSeconds: config.tokenTtlSeconds,
+    keys: signingKeys,
+    revocations,
+    clock,
+  });
+
+  // The act and its doors.
+  let draining = false;
+  const isModelReady = (id: string): boolean => engines.get(id)?.state() === "ready";
+  const isReady = (): boolean =>
+    !draining && trail.healthy() && accepted.every(({ card }) => isModelReady(card.id));
+  const parts: AppParts = {
+    clock,
+    log,
+    trail,
+    authenticate: openAuthenticate(accessTokens),
+    signIn: await openSignIn(users),
+    accessTokens,
+    revocations,
+    jwks: signingKeys.jwks,
+    labelAccount: (username) => keyRing.pseudonym("account", username),
+    labelAddress: config.auditAddresses === "plain" ? (address) => address : addressPseudonyms(keyRing),
+    rateCells: openMemoryRateCells(clock),
+    rateTiers: rateTiers(config),
+    standardHeaders: standardHeaders(config.publicUrl, config.corsOrigins),
+    bodyBounds: config,
+    allowedHosts: allowedHosts(config),
+    trustedProxies: config.trustedProxies.flatMap((text) => {
+      const range = parseAddressRange(text);
+      return range.ok ? [range.value] : [];
+    }),
+    catalog,
+    runInference: openRunInference({ catalog, engines, clock }),
+    requestTimeoutMs: config.requestTimeoutMs,
+    isReady,
+    isModelReady,
+    version: VERSION,
+  };
+  const routes = routeTable(parts);
+  return {
+    app: createApp(parts, routes),
+    routes,
+    catalog,
+    users,
+    log,
+    generatedPassword,
+    isReady,
+    whenWarm: () => whenWarm(engines),
+    drain() {
+      draining = true;
+    },
+    async close(reason) {
+      // Best effort: a trail that fails now has said so at each request before.
+      await trail.record({ type: "server.stopped", reason }).catch((fault) =>
+        log.write("error", "audit.stop_not_recorded", {
+          reason: toFault(fault).message,
+        })
+      );
+      await closeAll();
+    },
+  };
+}
+
+/** Events that may wait for the disk; each is about 400 bytes. */
+const AUDIT_WAITING_MAX = 10_000;
+const WARM_POLL_MS = 20;
+
+interface AcceptedModel {
+  readonly card: ModelCard;
+  readonly artefacts: ModelArtefacts;
+}
+
+function openEngines(models: readonly AcceptedModel[], config: Config, clock: Clock, log: Log): EngineTable {
+  if (models.length === 0) return createEngineTable([]);
+  const runtimeWasm = Deno.readFileSync(runtimeWasmUrl);
+  return createEngineTable(models.map(({ card, artefacts }) =>
+    openOnnxEngine({
+      card,
+      ...artefacts,
+      runtimeWasm,
+      workers: config.engineWorkers,
+      queueMax: config.engineQueueMax,
+      clock,
+      onFault: (fault) => log.write("error", "engine.fault", { model: card.id, reason: fault.message }),
+    })
+  ));
+}
+
+/** In an empty store, makes the first user; returns its password where it was made up here. */
+async function ensureFirstUser(
+  users: Users,
+  trail: AuditTrail,
+  configured: string | undefined,
+): Promise<string | undefined> {
+  if (!await users.isEmpty()) return undefined;
+  const password = configured ?? encodeBase64url(crypto.getRandomValues(new Uint8Array(18)));
+  const user = await users.create({ username: FIRST_USER, password, roles: ["admin"] });
+  await trail.record({ type: "user.created", subject: user.id, roles: user.roles, actor: "first start" });
+  return configured === undefined ? password : undefined;
+}
+
+/** The public host, loopback under our port (probes and local clients), and what the settings add. */
+function allowedHosts(config: Config): ReadonlySet<string> {
+  const loopback = ["localhost", "127.0.0.1", "[::1]"].map((host) =>
+    config.port === 80 ? host : `${host}:${config.port}`
+  );
+  return new Set([new URL(config.publicUrl).host, ...loopback, ...config.allowedHosts]);
+}
+
+/** Pseudonyms with a bounded memory: the same few addresses come at every request. */
+function addressPseudonyms(keyRing: KeyRing): (address: string) => string {
+  const known = new Map<string, string>();
+  const knownMax = 10_000;
+  return (address) => {
+    let pseudonym = known.get(address);
+    if (pseudonym === undefined) {
+      if (known.size >= knownMax) known.clear();
+      pseudonym = keyRing.pseudonym("address", address);
+      known.set(address, pseudonym);
+    }
+    return pseudonym;
+  };
+}
+
+/** SHA-256 over the settings without the secrets, so that an auditor sees when they changed. */
+async function settingsDigest(config: Config): Promise<string> {
+  const { adminPassword: _, masterKey: __, signingKey: ___, ...open } = config;
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(canonicalJson({ ...open })));
+  return new Uint8Array(digest).toHex();
+}
+
+async function whenWarm(engines: EngineTable): Promise<number> {
+  for (;;) {
+    const states = engines.states().map(({ state }) => state);
+    if (!states.includes("warming")) return states.filter((state) => state !== "ready").length;
+    await new Promise((resolve) => setTimeout(resolve, WARM_POLL_MS));
+  }
+}

@@ -1,0 +1,30 @@
+// Answer: from what a handler returns, or from a Fault, to the Response on the wire.
+import type { Fault } from "../faults/fault.ts";
+import { FAULT_TABLE } from "../faults/fault_table.ts";
+import type { Answer, Dialect } from "./route.ts";
+
+const JSON_TYPE = "application/json";
+
+/** The Response. Headers of the answer go over the standard ones. */
+export function buildAnswer(answer: Answer, standardHeaders: Record<string, string>): Response {
+  const headers = answer.headers === undefined ? standardHeaders : { ...standardHeaders, ...answer.headers };
+  if (answer.body === undefined) return new Response(null, { status: answer.status, headers });
+  headers["Content-Type"] ??= JSON_TYPE;
+  return new Response(JSON.stringify(answer.body), { status: answer.status, headers });
+}
+
+/** A Fault in the words of a dialect, with the headers that its status demands. */
+export function faultAnswer(fault: Fault, dialect: Dialect, requestId: string): Answer {
+  const row = FAULT_TABLE[fault.kind];
+  const { retryAfterSeconds, allow, bearerError } = fault.details;
+  const headers: Record<string, string> = { "Content-Type": dialect.errorType };
+  // RFC 9110 §11.6.1: a 401 names a scheme; RFC 6750 §3 gives its form.
+  if (row.status === 401) {
+    headers["WWW-Authenticate"] = `Bearer realm="portcullis"${
+      bearerError === undefined ? "" : `, error="${bearerError}"`
+    }`;
+  }
+  if (retryAfterSeconds !== undefined) headers["Retry-After"] = String(Math.ceil(retryAfterSeconds));
+  if (allow !== undefined) headers["Allow"] = allow.join(", ");
+  return { status: row.status, headers, body: dialect.errorBody(fault, row, requestId) };
+}

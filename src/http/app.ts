@@ -1,0 +1,309 @@
+// The app: the list of routes and the order of the gate. Read this file first.
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { decide } from "../access/decide.ts";
+import { RequestRecord } from "../audit/request_record.ts";
+import type { AuditTrail } from "../audit/audit_trail.ts";
+import { newId } from "../encoding/ids.ts";
+import { type AddressRange, clientNetwork, formatAddress } from "../encoding/ip_address.ts";
+import { Fault, toFault } from "../faults/fault.ts";
+import { FAULT_TABLE } from "../faults/fault_table.ts";
+import type { Authenticate } from "../identity/authenticate.ts";
+import type { RateCells } from "../limits/rate_cells.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { Clock } from "../time/clock.ts";
+import { type AccountParts, accountRoutes } from "./account/account_routes.ts";
+import { buildAnswer, faultAnswer } from "./answer.ts";
+import type { Exchange } from "./exchange.ts";
+import { clientAddress } from "./middleware/client_address.ts";
+import { parseFields } from "./middleware/parse_fields.ts";
+import { type RateTiers, takeRates } from "./middleware/rate_tiers.ts";
+import { type BodyBounds, readJsonBody, requireNoBody } from "./middleware/read_body.ts";
+import { requireSafeTarget } from "./middleware/request_target.ts";
+import type { StandardHeaders } from "./middleware/standard_headers.ts";
+import { type OipParts, oipRoutes } from "./oip/oip_routes.ts";
+import { type OpenaiParts, openaiRoutes } from "./openai/openai_routes.ts";
+import { describeRoutes } from "./operations/api_description.ts";
+import { type OperationsParts, operationsRoutes } from "./operations/operations_routes.ts";
+import { problemDialect } from "./problem.ts";
+import { type Answer, type AnyRoute, defineRoute } from "./route.ts";
+
+/** What the routes and the gate are made of. */
+export interface AppParts extends AccountParts, OpenaiParts, OipParts, OperationsParts, GateParts {}
+
+/** What the gate is made of. */
+export interface GateParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly trail: AuditTrail;
+  readonly authenticate: Authenticate;
+  readonly rateCells: RateCells;
+  readonly rateTiers: RateTiers;
+  readonly standardHeaders: StandardHeaders;
+  readonly bodyBounds: BodyBounds;
+  readonly allowedHosts: ReadonlySet<string>;
+  readonly trustedProxies: readonly AddressRange[];
+  /** How an address stands in the audit trail. */
+  readonly labelAddress: (address: string) => string;
+}
+
+/** The transport's word on where a request comes from. */
+export interface Peer {
+  readonly remoteAddr: { readonly hostname?: string };
+}
+
+/** Answers one request. Never throws, never rejects. */
+export type App = (request: Request, peer: Peer) => Promise<Response>;
+
+/** Every route of the server, each with its policy. */
+export function routeTable(parts: AppParts): readonly AnyRoute[] {
+  const routes = [
+    ...openaiRoutes(parts), //     GET /v1/models · GET /v1/models/{id} · POST /v1/embeddings
+    ...oipRoutes(parts), //        /v2 · /v2/health/… · /v2/models/{id} · POST /v2/models/{id}/infer
+    ...accountRoutes(parts), //    POST /v1/auth/login · POST /v1/auth/logout
+    ...operationsRoutes(parts), // GET /healthz · /readyz · /.well-known/jwks.json
+  ];
+  return [...routes, describeRoutes(routes)]; // GET /openapi.json
+}
+
+/**
+ * Makes the app over its routes.
+ *
+ * @throws Fault `internal` when a route has no policy or stands twice in the table
+ */
+export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
+  const { clock, log, allowedHosts, standardHeaders } = parts;
+  const router = new OpenAPIHono<{ Bindings: Peer }>({ strict: true });
+  const serve = (route: AnyRoute) => (context: Context<{ Bindings: Peer }>): Promise<Response> =>
+    pass(parts, route, context.req.raw, context.env, context.req.param());
+
+  checkRouteTable(routes);
+  for (const route of routes) router.on(route.method, routerPath(route.path), serve(route));
+  for (const path of new Set(routes.map((route) => route.path))) {
+    router.all(routerPath(path), serve(otherMethods(path, routes, parts)));
+  }
+  router.notFound(serve(UNMATCHED));
+
+  return async (request, peer) => {
+    try {
+      // 1. Host, target and method, before anything reads the URL.
+      requireSafeTarget(request, allowedHosts);
+      return await router.fetch(request, peer);
+    } catch (thrown) {
+      const fault = toFault(thrown);
+      const id = newId("req", clock.now());
+      const level = fault.kind === "internal" ? "error" : "info";
+      log.write(level, "request", {
+        request: id,
+        route: "none",
+        status: FAULT_TABLE[fault.kind].status,
+        reason: fault.message,
+      });
+      return buildAnswer(faultAnswer(fault, problemDialect, id), standardHeaders.forAnswer(id, null));
+    }
+  };
+}
+
+/** One request through the gate, in the gate's order. */
+async function pass(
+  parts: GateParts,
+  route: AnyRoute,
+  request: Request,
+  peer: Peer,
+  parameters: Readonly<Record<string, string>>,
+): Promise<Response> {
+  const { clock } = parts;
+  const receivedMs = clock.monotonic();
+  // 2. An id of ours and the headers of every answer, errors included.
+  const id = newId("req", clock.now());
+  const answerHeaders = parts.standardHeaders.forAnswer(id, request.headers.get("origin"));
+  // 3. The client's address.
+  const address = clientAddress(
+    peer.remoteAddr.hostname ?? "",
+    request.headers.get("x-forwarded-for"),
+    parts.trustedProxies,
+  );
+  const record = new RequestRecord(parts.trail, {
+    request: id,
+    address: parts.labelAddress(formatAddress(address)),
+    route: `${route.method} ${route.path}`,
+  });
+  const exchange: Exchange = {
+    id,
+    request,
+    receivedMs,
+    clientNetwork: clientNetwork(address),
+    parameters,
+    record,
+    answerHeaders,
+    principal: undefined,
+  };
+
+  let answer: Answer;
+  let fault: Fault | undefined;
+  try {
+    answer = await walk(parts, route, exchange);
+  } catch (thrown) {
+    // 9. Errors: public words out, the private reason to log and trail.
+    fault = await recordRefusal(route, exchange, toFault(thrown));
+    answer = faultAnswer(fault, route.dialect, id);
+  }
+  logAccess(parts, route, exchange, answer.status, formatAddress(address), fault);
+  return buildAnswer(answer, answerHeaders);
+}
+
+/** Steps 4 to 8; each throws a Fault to refuse. */
+async function walk(parts: GateParts, route: AnyRoute, exchange: Exchange): Promise<Answer> {
+  const { request, answerHeaders } = exchange;
+  const { rateCells, rateTiers } = parts;
+  // 4. Rates by address, before anything costs.
+  if (route.rated) {
+    const tiers = route.policy.kind === "sign_in"
+      ? [rateTiers.address, rateTiers.signIn]
+      : [rateTiers.address];
+    await takeRates(rateCells, tiers, exchange.clientNetwork, answerHeaders);
+  }
+  // 5. Query and body: bounded and strict.
+  requireNoQuery(request);
+  let json;
+  if (route.body === undefined) requireNoBody(request);
+  else json = await readJsonBody(request, parts.bodyBounds);
+
+  if (route.policy.kind === "action") {
+    // 6. Who.
+    const principal = await requirePrincipal(parts, exchange);
+    await takeRates(rateCells, [rateTiers.user], principal, answerHeaders);
+    // 7. May.
+    requireAction(exchange, route.policy.action);
+  }
+  // 5, its last part: strict objects. Strangers are turned away before their fields are looked at.
+  const body = route.body === undefined || json === undefined ? undefined : parseFields(route.body, json);
+  // 8. The handler records what it does, before it does it.
+  return await route.handle(exchange, body as never);
+}
+
+async function requirePrincipal(parts: GateParts, exchange: Exchange): Promise<string> {
+  const authorization = exchange.request.headers.get("authorization");
+  const outcome = await parts.authenticate(authorization);
+  if (!outcome.ok) {
+    // RFC 6750 §3.1: no error code where no credential was sent.
+    const details = outcome.reason === "missing" ? {} : { bearerError: "invalid_token" as const };
+    throw new Fault("unauthenticated", `Cannot recognise the caller: ${outcome.reason}`, details);
+  }
+  const { issuer, subject, credential } = outcome.value;
+  exchange.principal = outcome.value;
+  exchange.record.identify(subject, credential.id);
+  return `${issuer} ${subject}`;
+}
+
+function requireAction(exchange: Exchange, action: Parameters<typeof decide>[1]): void {
+  const { principal } = exchange;
+  const decision = principal === undefined ? undefined : decide(principal, action);
+  if (decision?.ok !== true) {
+    throw new Fault("forbidden", `Cannot allow ${action}: ${decision?.reason ?? "nobody is recognised"}`);
+  }
+}
+
+/** No route takes query parameters; a token in one would end up in logs (RFC 6750 §2.3, ASVS V14.2.1). */
+function requireNoQuery(request: Request): void {
+  if (request.url.includes("?")) {
+    throw new Fault(
+      "query_unknown",
+      "Cannot accept a request: it has query parameters and the route takes none",
+    );
+  }
+}
+
+/** Every refusal on a route that is not public is in the trail before it is answered; without a record the answer is 503. */
+async function recordRefusal(route: AnyRoute, exchange: Exchange, fault: Fault): Promise<Fault> {
+  if (route.policy.kind === "public" || exchange.record.verdictRecorded) return fault;
+  const { status, code } = FAULT_TABLE[fault.kind];
+  try {
+    await exchange.record.refused(status, code, fault.message);
+    return fault;
+  } catch (thrown) {
+    return toFault(thrown);
+  }
+}
+
+const KNOWN_METHODS: readonly string[] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/** One line a request. Nothing that the client wrote is in it but the method, and that only where it is a known one. */
+function logAccess(
+  parts: GateParts,
+  route: AnyRoute,
+  exchange: Exchange,
+  status: number,
+  address: string,
+  fault: Fault | undefined,
+): void {
+  const method = exchange.request.method;
+  parts.log.write(fault?.kind === "internal" ? "error" : "info", "request", {
+    request: exchange.id,
+    method: KNOWN_METHODS.includes(method) ? method : "other",
+    route: route.path,
+    status,
+    durationMs: Math.round((parts.clock.monotonic() - exchange.receivedMs) * 100) / 100,
+    address,
+    subject: exchange.record.subject,
+    ...(fault === undefined ? {} : { code: FAULT_TABLE[fault.kind].code, reason: fault.message }),
+  });
+}
+
+/** Refuses to start rather than serve a route that nobody decided on. */
+function checkRouteTable(routes: readonly AnyRoute[]): void {
+  const seen = new Set<string>();
+  for (const route of routes) {
+    const name = `${route.method} ${route.path}`;
+    const kind: unknown = (route as { policy?: { kind?: unknown } }).policy?.kind;
+    if (kind !== "public" && kind !== "sign_in" && kind !== "action") {
+      throw new Fault("internal", `Cannot serve ${name}: it declares no policy`);
+    }
+    if (seen.has(name)) {
+      throw new Fault("internal", `Cannot serve ${name}: it stands twice in the route table`);
+    }
+    seen.add(name);
+  }
+}
+
+/** The row behind a path's other methods: 405 with Allow (RFC 9110 §15.5.6), or the answer to a permitted preflight. */
+function otherMethods(path: string, routes: readonly AnyRoute[], parts: GateParts): AnyRoute {
+  const here = routes.filter((route) => route.path === path);
+  const allow = here.flatMap((route) => route.method === "GET" ? ["GET", "HEAD"] : [route.method]);
+  return defineRoute({
+    ...UNMATCHED,
+    path,
+    dialect: here[0]?.dialect ?? problemDialect,
+    handle({ request }): Answer {
+      const { headers } = request;
+      const preflight = request.method === "OPTIONS"
+        ? parts.standardHeaders.forPreflight(
+          headers.get("origin"),
+          headers.get("access-control-request-method"),
+        )
+        : undefined;
+      if (preflight !== undefined) return { status: 204, headers: preflight };
+      throw new Fault("method_not_allowed", "Cannot serve a request: the path has no such method", { allow });
+    },
+  });
+}
+
+/** The row behind every path that has none. */
+const UNMATCHED: AnyRoute = defineRoute({
+  method: "GET",
+  path: "unmatched",
+  summary: "",
+  policy: { kind: "public" },
+  dialect: problemDialect,
+  rated: true,
+  answers: {},
+  faults: [],
+  handle(): Answer {
+    throw new Fault("not_found", "Cannot serve a request: no route has its path");
+  },
+});
+
+/** OpenAPI's `{name}` to the router's `:name`. */
+function routerPath(path: string): string {
+  return path.replace(/\{(\w+)\}/g, ":$1");
+}

@@ -1,0 +1,29 @@
+// Exchange: one request on its way through the gate, with what the steps have found out about it.
+import type { RequestRecord } from "../audit/request_record.ts";
+import { Fault } from "../faults/fault.ts";
+import type { Principal } from "../identity/principal.ts";
+
+/** One request. Steps of the gate fill it in order; handlers read it. */
+export interface Exchange {
+  /** Ours, never the client's. */
+  readonly id: string;
+  readonly request: Request;
+  /** `Clock.monotonic()` when the request came, milliseconds. */
+  readonly receivedMs: number;
+  /** What limits count as one client. */
+  readonly clientNetwork: string;
+  /** Path parameters, decoded once. */
+  readonly parameters: Readonly<Record<string, string>>;
+  readonly record: RequestRecord;
+  /** Headers that the answer will carry, an error included. */
+  readonly answerHeaders: Record<string, string>;
+  principal: Principal | undefined;
+}
+
+/** The principal of a route whose policy demands one. */
+export function principalOf(exchange: Exchange): Principal {
+  if (exchange.principal === undefined) {
+    throw new Fault("internal", "Cannot handle a request: its route let it pass without a principal");
+  }
+  return exchange.principal;
+}

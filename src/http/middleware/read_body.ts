@@ -1,0 +1,104 @@
+// Read the body: bounded in bytes and time, one media type, strict UTF-8 and strict JSON.
+import type { JsonValue } from "../../encoding/canonical_json.ts";
+import { parseStrictJson, type StrictJsonReason } from "../../encoding/strict_json.ts";
+import { decodeUtf8 } from "../../encoding/utf8.ts";
+import { Fault } from "../../faults/fault.ts";
+
+/** Bounds of a body. */
+export interface BodyBounds {
+  readonly bodyBytesMax: number;
+  readonly bodyTimeoutMs: number;
+}
+
+const JSON_DEPTH_MAX = 32;
+/** RFC 8259 §11 gives application/json no parameters; a charset of UTF-8 is harmless and common. */
+const JSON_MEDIA_TYPE = /^application\/json *(?:; *charset="?utf-8"? *)?$/i;
+
+const WORDS: Readonly<Record<StrictJsonReason, string>> = {
+  malformed: "The body is not valid JSON.",
+  too_deep: `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`,
+  duplicate_member: "The body has an object with the same member twice.",
+  forbidden_member: 'The body has a member called "__proto__".',
+  lone_surrogate: "The body has a string that is not well-formed Unicode.",
+};
+
+/**
+ * The JSON value of a request's body.
+ *
+ * @throws Fault `media_type_unsupported` · `body_too_large` · `body_timeout` · `request_invalid`
+ */
+export async function readJsonBody(request: Request, bounds: BodyBounds): Promise<JsonValue> {
+  const { headers } = request;
+  if (!JSON_MEDIA_TYPE.test(headers.get("content-type") ?? "")) {
+    throw new Fault("media_type_unsupported", "Cannot read a body: it is not application/json");
+  }
+  // Inflating what a client sends would let small requests cost much (ASVS V5.2.3).
+  if ((headers.get("content-encoding") ?? "identity").toLowerCase() !== "identity") {
+    throw new Fault("media_type_unsupported", "Cannot read a body: it has a content encoding");
+  }
+  const bytes = await readBytes(request, bounds);
+  const text = decodeUtf8(bytes);
+  if (!text.ok) throw invalid("it is not UTF-8", "The body is not valid UTF-8.");
+  const value = parseStrictJson(text.value, JSON_DEPTH_MAX);
+  if (!value.ok) throw invalid(`it is not strict JSON: ${value.reason}`, WORDS[value.reason]);
+  return value.value;
+}
+
+/** @throws Fault `request_invalid` when a route that takes no body is sent one */
+export function requireNoBody(request: Request): void {
+  const length = request.headers.get("content-length");
+  if ((length !== null && length !== "0") || request.headers.has("transfer-encoding")) {
+    throw invalid("the route takes none", "This route takes no body.");
+  }
+}
+
+async function readBytes(request: Request, { bodyBytesMax, bodyTimeoutMs }: BodyBounds): Promise<Uint8Array> {
+  const announced = Number(request.headers.get("content-length") ?? 0);
+  if (announced > bodyBytesMax) throw tooLarge(bodyBytesMax);
+  const reader = request.body?.getReader();
+  if (reader === undefined) return new Uint8Array();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<"late">((resolve) => timer = setTimeout(resolve, bodyTimeoutMs, "late"));
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  try {
+    for (;;) {
+      const step = await Promise.race([reader.read(), late]);
+      if (step === "late") throw new Fault("body_timeout", "Cannot read a body: it did not arrive in time");
+      if (step.done) break;
+      bytes += step.value.length;
+      if (bytes > bodyBytesMax) throw tooLarge(bodyBytesMax);
+      chunks.push(step.value);
+    }
+  } catch (thrown) {
+    // Not awaited: a peer that stopped sending would hold the answer back.
+    reader.cancel().catch(() => undefined);
+    if (thrown instanceof Fault) throw thrown;
+    // Framing that the server refuses (RFC 9112 §7.1) surfaces here, and so does a client that left.
+    throw invalid("it broke off or its framing is wrong", "The body could not be read.");
+  } finally {
+    clearTimeout(timer);
+  }
+  const [only] = chunks;
+  return only !== undefined && chunks.length === 1 ? only : concatenate(chunks, bytes);
+}
+
+function concatenate(chunks: readonly Uint8Array[], bytes: number): Uint8Array {
+  const whole = new Uint8Array(bytes);
+  let offset = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, offset);
+    offset += chunk.length;
+  }
+  return whole;
+}
+
+function tooLarge(bodyBytesMax: number): Fault {
+  return new Fault("body_too_large", "Cannot read a body: it is too large", {
+    detail: `The body is larger than ${bodyBytesMax} bytes.`,
+  });
+}
+
+function invalid(state: string, detail: string): Fault {
+  return new Fault("request_invalid", `Cannot read a body: ${state}`, { detail });
+}

@@ -1,0 +1,59 @@
+// Operations: probes that say nothing about the inside, and the public keys of our tokens.
+import { z } from "@hono/zod-openapi";
+import type { PublicJwk } from "../../identity/signing_keys.ts";
+import { problemDialect } from "../problem.ts";
+import { type AnyRoute, defineRoute } from "../route.ts";
+
+/** What the routes need. */
+export interface OperationsParts {
+  /** Whether the server takes inferences now. */
+  readonly isReady: () => boolean;
+  readonly jwks: { readonly keys: readonly PublicJwk[] };
+}
+
+const status = z.strictObject({ status: z.enum(["ok", "unavailable"]) });
+const jwk = z.strictObject({
+  kty: z.string(),
+  crv: z.string(),
+  x: z.string(),
+  kid: z.string(),
+  use: z.string(),
+  alg: z.string(),
+});
+
+/** `GET /healthz`, `GET /readyz` and `GET /.well-known/jwks.json`. */
+export function operationsRoutes({ isReady, jwks }: OperationsParts): AnyRoute[] {
+  const open = { method: "GET", policy: { kind: "public" }, dialect: problemDialect, faults: [] } as const;
+  return [
+    defineRoute({
+      ...open,
+      path: "/healthz",
+      summary: "Whether the process answers",
+      rated: false,
+      answers: { 200: { description: "It does.", schema: status } },
+      handle: () => ({ status: 200, body: { status: "ok" } }),
+    }),
+    defineRoute({
+      ...open,
+      path: "/readyz",
+      summary: "Whether the server takes inferences",
+      rated: false,
+      answers: {
+        200: { description: "It does.", schema: status },
+        503: { description: "Not now.", schema: status },
+      },
+      handle: () =>
+        isReady()
+          ? { status: 200, body: { status: "ok" } }
+          : { status: 503, body: { status: "unavailable" } },
+    }),
+    defineRoute({
+      ...open,
+      path: "/.well-known/jwks.json",
+      summary: "Public keys that verify our access tokens (RFC 7517)",
+      rated: true,
+      answers: { 200: { description: "The key set.", schema: z.strictObject({ keys: z.array(jwk) }) } },
+      handle: () => ({ status: 200, body: jwks, headers: { "Cache-Control": "public, max-age=300" } }),
+    }),
+  ];
+}

@@ -1,0 +1,64 @@
+// Route: one row of the route table. Path, policy, schemas and handler stand together; nothing is served without a row.
+import type { z } from "@hono/zod-openapi";
+import type { Action } from "../access/action.ts";
+import type { Fault, FaultKind } from "../faults/fault.ts";
+import type { FaultRow } from "../faults/fault_table.ts";
+import type { JsonValue } from "../encoding/canonical_json.ts";
+import type { Exchange } from "./exchange.ts";
+
+/** Who may call a route. There is no default: a route without a policy does not compile, and the server does not start. */
+export type Policy =
+  /** Anyone, unauthenticated; leaves no audit record. */
+  | { readonly kind: "public" }
+  /** Anyone, in order to become someone; under the sign-in rate; the handler records what became of it. */
+  | { readonly kind: "sign_in" }
+  /** A principal whose roles give the action. */
+  | { readonly kind: "action"; readonly action: Action };
+
+/** How one family of clients reads errors. */
+export interface Dialect {
+  readonly name: "problem" | "openai" | "oip";
+  readonly errorType: string;
+  /** The error body; `row` gives the public words. */
+  errorBody(fault: Fault, row: FaultRow, requestId: string): JsonValue;
+}
+
+/** What a handler returns. */
+export interface Answer {
+  readonly status: number;
+  /** Serialised as JSON; undefined for none. */
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** What the API description says of one answer. */
+export interface AnswerDescription {
+  readonly description: string;
+  readonly schema?: z.ZodType;
+}
+
+/** One row. */
+export interface Route<Body = unknown> {
+  readonly method: "GET" | "POST";
+  /** With parameters as `{name}` (OpenAPI). */
+  readonly path: string;
+  readonly summary: string;
+  readonly policy: Policy;
+  readonly dialect: Dialect;
+  /** False for probes only: health must answer however busy an address is. */
+  readonly rated: boolean;
+  /** The strict schema of the JSON body; absent where the route takes none. */
+  readonly body?: z.ZodType<Body>;
+  readonly answers: Readonly<Record<number, AnswerDescription>>;
+  /** Faults that this route can answer besides those that its policy and body bring. */
+  readonly faults: readonly FaultKind[];
+  handle(exchange: Exchange, body: Body): Promise<Answer> | Answer;
+}
+
+/** A row in the table: the type of its body is known only to itself. */
+export type AnyRoute = Route<never>;
+
+/** Checks a row's types and gives it to the table. */
+export function defineRoute<Body>(route: Route<Body>): AnyRoute {
+  return route as unknown as AnyRoute;
+}

@@ -1,0 +1,106 @@
+// Catalog: the models of the models folder, each accepted whole or refused with a recorded reason.
+import type { AuditTrail } from "../audit/audit_trail.ts";
+import { parseStrictJson } from "../encoding/strict_json.ts";
+import { decodeUtf8 } from "../encoding/utf8.ts";
+import { Fault } from "../faults/fault.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import type { Log } from "../telemetry/log.ts";
+import { readArtefact } from "./artefact.ts";
+import { type ModelCard, modelCardSchema } from "./model_card.ts";
+
+/** A model with a valid card. */
+export interface CatalogModel {
+  readonly card: ModelCard;
+  /** False where an artefact was refused: the model is known, and cannot be run. */
+  readonly accepted: boolean;
+}
+
+/** The models by their ids. */
+export interface Catalog {
+  find(id: string): CatalogModel | undefined;
+  /** In the order of their ids. */
+  list(): readonly CatalogModel[];
+}
+
+/** The files of an accepted model, as they were checked. */
+export interface ModelArtefacts {
+  readonly graph: Uint8Array<ArrayBuffer>;
+  readonly vocabulary: Uint8Array<ArrayBuffer>;
+}
+
+const CARD_FILE = "card.json";
+const DEPTH_MAX = 8;
+
+/**
+ * Reads every folder of `modelsDirectory`. A model whose card or artefact is not in order is refused, recorded and
+ * logged; the others are not disturbed.
+ *
+ * @param accept gets the files of each accepted model; the catalog keeps none of them
+ * @throws Fault `unavailable` when the folder itself cannot be read, or a refusal cannot be recorded
+ */
+export async function openCatalog(options: {
+  modelsDirectory: string;
+  trail: AuditTrail;
+  log: Log;
+  accept: (card: ModelCard, artefacts: ModelArtefacts) => void;
+}): Promise<Catalog> {
+  const { modelsDirectory, trail, log, accept } = options;
+  const models = new Map<string, CatalogModel>();
+
+  async function refuse(model: string, reason: string): Promise<void> {
+    log.write("error", "model.refused", { model, reason });
+    await trail.record({ type: "model.refused", model, reason });
+  }
+
+  for (const name of folderNames(modelsDirectory)) {
+    const folder = `${modelsDirectory}/${name}`;
+    const card = readCard(folder, name);
+    if (!card.ok) {
+      await refuse(name, card.reason);
+      continue;
+    }
+    const { id, artefacts } = card.value;
+    const graph = readArtefact(folder, artefacts.graph);
+    const vocabulary = readArtefact(folder, artefacts.vocabulary);
+    if (graph.ok && vocabulary.ok) {
+      models.set(id, { card: card.value, accepted: true });
+      await trail.record({ type: "model.accepted", model: id, sha256: artefacts.graph.sha256 });
+      accept(card.value, { graph: graph.value, vocabulary: vocabulary.value });
+    } else {
+      models.set(id, { card: card.value, accepted: false });
+      if (!graph.ok) await refuse(id, `${graph.reason}: ${artefacts.graph.file}`);
+      if (!vocabulary.ok) await refuse(id, `${vocabulary.reason}: ${artefacts.vocabulary.file}`);
+    }
+  }
+  return { find: (id) => models.get(id), list: () => [...models.values()] };
+}
+
+function folderNames(directory: string): string[] {
+  try {
+    return [...Deno.readDirSync(directory)].filter((entry) => entry.isDirectory).map((entry) => entry.name)
+      .sort();
+  } catch (cause) {
+    throw new Fault(
+      "unavailable",
+      `Cannot read the models folder ${directory}: ${cause instanceof Error ? cause.name : "unknown"}`,
+      { cause },
+    );
+  }
+}
+
+type CardRefusal = "card_missing" | "card_not_json" | "card_invalid" | "card_names_another_folder";
+
+function readCard(folder: string, name: string): Outcome<ModelCard, CardRefusal> {
+  let bytes: Uint8Array;
+  try {
+    bytes = Deno.readFileSync(`${folder}/${CARD_FILE}`);
+  } catch {
+    return no("card_missing");
+  }
+  const text = decodeUtf8(bytes);
+  const json = text.ok ? parseStrictJson(text.value, DEPTH_MAX) : text;
+  if (!json.ok) return no("card_not_json");
+  const card = modelCardSchema.safeParse(json.value);
+  if (!card.success) return no("card_invalid");
+  return card.data.id === name ? ok(card.data) : no("card_names_another_folder");
+}

@@ -1,0 +1,46 @@
+// Model card: what a folder below models/ says of its model. Parsed strictly: a card is input like any other.
+import { z } from "zod";
+
+const artefact = z.strictObject({
+  /** A file's name inside the model's own folder; never a path. */
+  file: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/),
+  /** Of the whole file, lower-case hexadecimal. */
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  bytes: z.int().min(1),
+});
+
+/** The form of `card.json`. */
+export const modelCardSchema = z.strictObject({
+  id: z.string().regex(/^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/),
+  task: z.literal("embedding"),
+  name: z.string().min(1).max(200),
+  description: z.string().max(2000),
+  license: z.string().min(1).max(100),
+  source: z.string().min(1).max(300),
+  /** When the weights were published: whole seconds since 1970 (OpenAI's `created`). */
+  createdSeconds: z.int().min(0),
+  artefacts: z.strictObject({
+    graph: artefact,
+    vocabulary: artefact,
+  }),
+  /** Length of one vector. */
+  dimensions: z.int().min(1).max(65_536),
+  /** Whether a caller may ask for a prefix of the vector, re-normalised (Matryoshka training only). */
+  dimensionsReducible: z.boolean(),
+  limits: z.strictObject({
+    textsPerRequestMax: z.int().min(1),
+    /** UTF-16 code units of one text. */
+    charactersPerTextMax: z.int().min(1),
+    tokensPerTextMax: z.int().min(1),
+    tokensPerRequestMax: z.int().min(1),
+  }),
+  access: z.strictObject({
+    /** Roles that know of the model; for all others it does not exist. */
+    see: z.array(z.string()).min(1),
+    /** Roles that may run it. */
+    use: z.array(z.string()),
+  }),
+});
+
+/** A model's card. */
+export type ModelCard = z.infer<typeof modelCardSchema>;
