@@ -1,0 +1,429 @@
+import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import { type AuditTrail, type DurableAuditTrail, openAuditTrail } from "../../src/audit/audit_trail.ts";
+import type { AuditEvent } from "../../src/audit/audit_event.ts";
+import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
+import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { Fault } from "../../src/faults/fault.ts";
+import { systemClock } from "../../src/time/clock.ts";
+import { numbered, numberedUpTo, TrailFolder, until } from "./trail_folder.ts";
+
+interface TrailSettings {
+  readonly timeoutMs?: number;
+  readonly waitingMax?: number;
+  readonly startWorker?: () => Worker;
+}
+
+function open(folder: TrailFolder, settings: TrailSettings = {}): Promise<DurableAuditTrail> {
+  const { directory, checkpointDirectory } = folder;
+  const { timeoutMs = 20_000, waitingMax = 1_000, startWorker } = settings;
+  const options = {
+    directory,
+    checkpointDirectory,
+    clock: systemClock,
+    segmentBytesMax: 1_000_000,
+    timeoutMs,
+    waitingMax,
+  };
+  return startWorker === undefined ? openAuditTrail(options) : openAuditTrail(options, startWorker);
+}
+
+/** The real worker on a stub of a disk; see there. */
+function startStubDisk(folder: TrailFolder): Worker {
+  return new Worker(new URL("./fixtures/stub_disk_worker.ts", import.meta.url), {
+    type: "module",
+    name: `${folder.root}/disk`,
+    deno: { permissions: { read: [folder.root], write: [folder.root] } },
+  });
+}
+
+const hang = (folder: TrailFolder) => Deno.writeTextFileSync(`${folder.root}/disk.hang`, "");
+const unhang = (folder: TrailFolder) => Deno.removeSync(`${folder.root}/disk.hang`);
+
+function unavailable(words = /./): (thrown: unknown) => boolean {
+  return (thrown) => {
+    ok(thrown instanceof Fault);
+    strictEqual(thrown.kind, "unavailable");
+    match(thrown.message, words);
+    return true;
+  };
+}
+
+async function requireIntact(folder: TrailFolder): Promise<void> {
+  const { finding, tornTail } = await verifyChain(folder);
+  deepStrictEqual({ finding, tornTail }, { finding: undefined, tornTail: undefined });
+}
+
+// --- The contract, for every adapter -------------------------------------------------------------------------------
+
+/** A trail, and what a test may do to it. */
+interface Subject extends AsyncDisposable {
+  readonly trail: AuditTrail;
+  recorded(): readonly unknown[];
+  breakIt(): void;
+  mendIt(): void;
+}
+
+async function onDisk(): Promise<Subject> {
+  const folder = new TrailFolder();
+  const trail = await open(folder);
+  const aside = `${folder.root}/aside`;
+  return {
+    trail,
+    recorded: () => folder.entries().map(({ event }) => event),
+    breakIt: () => Deno.renameSync(folder.directory, aside),
+    mendIt: () => Deno.renameSync(aside, folder.directory),
+    async [Symbol.asyncDispose]() {
+      await trail.close();
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function inMemory(): Promise<Subject> {
+  const trail = memoryAuditTrail();
+  return Promise.resolve({
+    trail,
+    recorded: () => trail.events,
+    breakIt: () => trail.setFailing(true),
+    mendIt: () => trail.setFailing(false),
+    [Symbol.asyncDispose]: () => trail.close(),
+  });
+}
+
+for (const [name, subject] of [["on disk", onDisk], ["in memory", inMemory]] as const) {
+  Deno.test(`the trail ${name} has an event as soon as its record resolves`, async () => {
+    await using it = await subject();
+    strictEqual(it.trail.healthy(), true);
+    await it.trail.record(numbered(1));
+    deepStrictEqual(it.recorded(), [numbered(1)]);
+    await it.trail.record(numbered(2));
+    deepStrictEqual(it.recorded(), [numbered(1), numbered(2)]);
+  });
+
+  Deno.test(`the trail ${name} keeps the order in which events were recorded`, async () => {
+    await using it = await subject();
+    const events = numberedUpTo(200);
+    await Promise.all(events.map((event) => it.trail.record(event)));
+    deepStrictEqual(it.recorded(), events);
+  });
+
+  Deno.test(`the trail ${name} rejects while it is broken and mends without traffic`, async () => {
+    await using it = await subject();
+    await it.trail.record(numbered(1));
+    it.breakIt();
+    await rejects(it.trail.record(numbered(2)), unavailable());
+    strictEqual(it.trail.healthy(), false);
+    await rejects(it.trail.record(numbered(3)), unavailable());
+    it.mendIt();
+    await until(() => it.trail.healthy());
+    await it.trail.record(numbered(4));
+    deepStrictEqual(it.recorded().at(-1), numbered(4));
+  });
+
+  Deno.test(`the trail ${name} rejects an event that is no JSON or too long, and goes on`, async () => {
+    await using it = await subject();
+    const endless: AuditEvent = { type: "model.refused", model: "m", reason: "x".repeat(70_000) };
+    await rejects(
+      it.trail.record(endless),
+      (thrown) => thrown instanceof Fault && thrown.kind === "internal",
+    );
+    const noNumber = { ...finished("completed"), tokens: NaN };
+    await rejects(
+      it.trail.record(noNumber),
+      (thrown) => thrown instanceof Fault && thrown.kind === "internal",
+    );
+    await it.trail.record(numbered(1));
+    deepStrictEqual(it.recorded(), [numbered(1)]);
+    strictEqual(it.trail.healthy(), true);
+  });
+
+  Deno.test(`the trail ${name} takes strings that hold anything`, async () => {
+    await using it = await subject();
+    await it.trail.record(
+      finished('" \\ \n \r \0 \u2028 \u2029 \ud800 \udfff \u{1F512} </script> {"seq":1}'),
+    );
+    strictEqual(it.recorded().length, 1);
+  });
+
+  Deno.test(`the trail ${name} rejects after close, and closes twice`, async () => {
+    await using it = await subject();
+    await it.trail.close();
+    await it.trail.close();
+    await rejects(it.trail.record(numbered(1)), unavailable(/closed/));
+    strictEqual(it.trail.healthy(), false);
+  });
+}
+
+function finished(outcome: string): AuditEvent & { type: "inference.finished" } {
+  return {
+    type: "inference.finished",
+    request: "req_1",
+    subject: null,
+    credential: null,
+    address: "192.0.2.1",
+    route: "POST /v1/embeddings",
+    model: "m",
+    outcome,
+    tokens: 3,
+    durationMs: 0.25,
+  };
+}
+
+// --- The trail on disk ---------------------------------------------------------------------------------------------
+
+Deno.test("a trail on disk goes on where it was left, with the clock's time in each entry", async () => {
+  await using folder = new TrailFolder();
+  for (const number of [1, 2]) {
+    const trail = await openAuditTrail({
+      directory: `${folder.root}/new/trail`,
+      checkpointDirectory: `${folder.root}/new/checkpoint`,
+      clock: { now: () => number * 1_000, monotonic: () => 0 },
+      segmentBytesMax: 1_000_000,
+      timeoutMs: 20_000,
+      waitingMax: 10,
+    });
+    await trail.record(numbered(number));
+    await trail.close();
+  }
+  const verdict = await verifyChain({
+    directory: `${folder.root}/new/trail`,
+    checkpointDirectory: `${folder.root}/new/checkpoint`,
+  });
+  strictEqual(verdict.finding, undefined);
+  strictEqual(verdict.entries, 2);
+  strictEqual(verdict.firstTime, "1970-01-01T00:00:01.000Z");
+  strictEqual(verdict.lastTime, "1970-01-01T00:00:02.000Z");
+});
+
+Deno.test("events recorded together share their fsync (group commit)", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder);
+  await Promise.all(numberedUpTo(50).map((event) => trail.record(event)));
+  strictEqual(trail.batchCount(), 1);
+  let number = 50;
+  const recorder = async () => {
+    for (let round = 0; round < 20; round++) await trail.record(numbered(++number));
+  };
+  await Promise.all(Array.from({ length: 16 }, recorder));
+  ok(trail.batchCount() < 1 + 16 * 20 / 2);
+  await trail.close();
+  strictEqual(folder.entries().length, 50 + 16 * 20);
+  await requireIntact(folder);
+});
+
+Deno.test("close waits for the events that were taken", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder);
+  const first = trail.record(numbered(1));
+  await Promise.resolve(); // the first is on its way now, the second waits
+  const second = trail.record(numbered(2));
+  await trail.close();
+  deepStrictEqual(folder.numbers(), [1, 2]);
+  await Promise.all([first, second]);
+});
+
+Deno.test("a second trail on the same folders is refused until the first is closed", async () => {
+  await using folder = new TrailFolder();
+  const first = await open(folder);
+  await rejects(open(folder), unavailable(/another writer has the trail open/));
+  await first.record(numbered(1));
+  await first.close();
+  const second = await open(folder);
+  await second.record(numbered(2));
+  await second.close();
+  await requireIntact(folder);
+});
+
+Deno.test("a trail whose end was cut is not opened", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  folder.setLines(folder.lines().slice(0, 2));
+  await rejects(open(folder), unavailable(/ends before entry 3/));
+  deepStrictEqual(folder.numbers(), [1, 2]);
+});
+
+Deno.test("a record rejects when the folder was deleted under the server, and nothing is built in its place", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder);
+  await trail.record(numbered(1));
+  Deno.removeSync(folder.directory, { recursive: true });
+  await rejects(trail.record(numbered(2)), unavailable());
+  strictEqual(trail.healthy(), false);
+  Deno.mkdirSync(folder.directory);
+  await rejects(trail.record(numbered(3)), unavailable(/missing/));
+  strictEqual(trail.healthy(), false);
+  deepStrictEqual([...Deno.readDirSync(folder.directory)], []);
+  await trail.close();
+});
+
+Deno.test("a record rejects when the folder was replaced by an older copy", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder);
+  await trail.record(numbered(1));
+  Deno.mkdirSync(`${folder.root}/copy`);
+  Deno.copyFileSync(folder.segmentPath(1), `${folder.root}/copy/audit-000001.jsonl`);
+  await trail.record(numbered(2));
+  Deno.renameSync(folder.directory, `${folder.root}/aside`);
+  Deno.renameSync(`${folder.root}/copy`, folder.directory);
+  await rejects(trail.record(numbered(3)), unavailable());
+  await rejects(trail.record(numbered(3)), unavailable(/ends before entry 2/));
+  await trail.close();
+});
+
+Deno.test("on a disk that hangs, records reject in time, later ones at once, and the trail mends when it answers", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { timeoutMs: 300, startWorker: () => startStubDisk(folder) });
+  await trail.record(numbered(1));
+  hang(folder);
+  const first = trail.record(numbered(2));
+  await Promise.resolve();
+  const second = trail.record(numbered(3));
+  await rejects(first, unavailable(/no answer within 300 ms/));
+  await rejects(second, unavailable(/does not answer/));
+  strictEqual(trail.healthy(), false);
+  for (let number = 4; number < 1_000; number++) {
+    await rejects(trail.record(numbered(number)), unavailable(/does not answer/));
+  }
+  strictEqual(trail.batchCount(), 2);
+  unhang(folder);
+  await until(() => trail.healthy());
+  await trail.record(numbered(1_000));
+  await trail.close();
+  // The event that ran out of time became durable late: a record without an act.
+  deepStrictEqual(folder.numbers(), [1, 2, 1_000]);
+  await requireIntact(folder);
+});
+
+Deno.test("a trail on a disk that hangs closes all the same", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { timeoutMs: 100, startWorker: () => startStubDisk(folder) });
+  hang(folder);
+  await rejects(trail.record(numbered(1)), unavailable(/no answer/));
+  await trail.close();
+  unhang(folder);
+});
+
+Deno.test("no more than waitingMax events wait for a slow disk", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { waitingMax: 3, startWorker: () => startStubDisk(folder) });
+  hang(folder);
+  const first = trail.record(numbered(1));
+  await Promise.resolve();
+  const waiting = [2, 3, 4].map((number) => trail.record(numbered(number)));
+  await rejects(trail.record(numbered(5)), unavailable(/3 events wait already/));
+  unhang(folder);
+  await Promise.all([first, ...waiting]);
+  await trail.record(numbered(6));
+  await trail.close();
+  deepStrictEqual(folder.numbers(), [1, 2, 3, 4, 6]);
+});
+
+Deno.test("a bound on their text holds events back before waitingMax does", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { startWorker: () => startStubDisk(folder) });
+  hang(folder);
+  const first = trail.record(numbered(0));
+  await Promise.resolve();
+  const taken: Promise<void>[] = [];
+  const refused: Promise<void>[] = [];
+  for (let number = 1; number <= 20; number++) {
+    const record = trail.record({ type: "server.stopped", reason: "x".repeat(65_000) });
+    (number <= 16 ? taken : refused).push(record);
+  }
+  for (const record of refused) await rejects(record, unavailable(/16 events wait already/));
+  unhang(folder);
+  await Promise.all([first, ...taken]);
+  await trail.close();
+});
+
+Deno.test("a worker that dies is replaced, and no acknowledged event is lost", async () => {
+  await using folder = new TrailFolder();
+  let started = 0;
+  const trail = await open(folder, {
+    startWorker: () => {
+      started++;
+      return startStubDisk(folder);
+    },
+  });
+  await trail.record(numbered(1));
+  Deno.writeTextFileSync(`${folder.root}/disk.die`, "");
+  await trail.record(numbered(2)).catch(() => {}); // it may have become durable just before
+  await until(() => started === 2 && trail.healthy());
+  await trail.record(numbered(3));
+  await trail.close();
+  const numbers = folder.numbers();
+  strictEqual(numbers[0], 1);
+  strictEqual(numbers.at(-1), 3);
+  await requireIntact(folder);
+});
+
+// --- A real disk that is full --------------------------------------------------------------------------------------
+
+async function mount(path: string): Promise<boolean> {
+  if (Deno.permissions.querySync({ name: "run", command: "mount" }).state !== "granted") return false;
+  try {
+    const command = new Deno.Command("mount", {
+      args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", path],
+      stderr: "null",
+    });
+    return (await command.output()).success;
+  } catch {
+    return false;
+  }
+}
+
+async function unmount(path: string): Promise<void> {
+  await new Deno.Command("umount", { args: ["-l", path] }).output();
+}
+
+async function mountIsPermitted(): Promise<boolean> {
+  const path = Deno.makeTempDirSync();
+  const mounted = await mount(path);
+  if (mounted) await unmount(path);
+  Deno.removeSync(path);
+  return mounted;
+}
+
+Deno.test({
+  name:
+    "on a full disk records reject and leave no half line, and it mends when space is freed (needs the right to mount a tmpfs)",
+  ignore: !await mountIsPermitted(),
+  async fn() {
+    await using folder = new TrailFolder();
+    ok(await mount(folder.directory));
+    try {
+      const trail = await open(folder);
+      await trail.record(numbered(1));
+      const ballast = `${folder.directory}/ballast`;
+      fill(ballast);
+      // Leave a page, so that the batch is written in part.
+      Deno.truncateSync(ballast, Deno.statSync(ballast).size - 4_096);
+      const batch = numberedUpTo(200, 2).map((event) => trail.record(event));
+      for (const { status } of await Promise.allSettled(batch)) strictEqual(status, "rejected");
+      await rejects(
+        Promise.all(numberedUpTo(300, 201).map((event) => trail.record(event))),
+        unavailable(/space/),
+      );
+      strictEqual(trail.healthy(), false);
+      deepStrictEqual(folder.numbers(), [1]);
+      await requireIntact(folder);
+      Deno.removeSync(ballast);
+      await until(() => trail.healthy());
+      await trail.record(numbered(301));
+      await trail.close();
+      deepStrictEqual(folder.numbers(), [1, 301]);
+      await requireIntact(folder);
+    } finally {
+      await unmount(folder.directory);
+    }
+  },
+});
+
+function fill(path: string): void {
+  using file = Deno.openSync(path, { write: true, createNew: true });
+  try {
+    for (;;) file.writeSync(new Uint8Array(4_096).fill(1));
+  } catch {
+    // Full.
+  }
+}
