@@ -1,8 +1,7 @@
 // Rate tiers: the named limits of the gate and the step that takes from them.
 import { Fault } from "../../faults/fault.ts";
-import type { Rate } from "../../limits/gcra.ts";
+import type { Rate, RateDecision } from "../../limits/gcra.ts";
 import type { RateCells } from "../../limits/rate_cells.ts";
-import { addRateFields } from "./rate_fields.ts";
 
 /** One named limit. */
 export interface RateTier {
@@ -59,4 +58,29 @@ export async function takeRates(
     detail: `The limit "${names.join('" and "')}" is used up.`,
     retryAfterSeconds: Math.max(1, ...refused.map((decision) => Math.ceil(decision.retryAfterMs / 1000))),
   });
+}
+
+/**
+ * Adds `RateLimit-Policy` and `RateLimit` for each tier, in order (draft-ietf-httpapi-ratelimit-headers-10). On a refusal `t` is the whole seconds until the next
+ * request is allowed, the same as Retry-After; else until the whole quota is there again.
+ */
+function addRateFields(
+  headers: Record<string, string>,
+  tiers: readonly RateTier[],
+  decisions: readonly RateDecision[],
+): void {
+  tiers.forEach((tier, index) => {
+    const decision = decisions[index];
+    if (decision === undefined) return;
+    const seconds = Math.ceil(
+      (decision.remaining === 0 ? decision.retryAfterMs : decision.resetAfterMs) / 1000,
+    );
+    append(headers, "RateLimit-Policy", `"${tier.name}";q=${tier.rate.quota};w=${tier.rate.windowMs / 1000}`);
+    append(headers, "RateLimit", `"${tier.name}";r=${decision.remaining};t=${seconds}`);
+  });
+}
+
+function append(headers: Record<string, string>, name: string, item: string): void {
+  const list = headers[name];
+  headers[name] = list === undefined ? item : `${list}, ${item}`;
 }

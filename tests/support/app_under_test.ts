@@ -1,0 +1,203 @@
+// The app under test: the real composition root in this process, over a folder of its own, with a stub engine that is
+// named so: what is tested with it is the gate, not the model.
+import { assemble, type Portcullis, type Replacements } from "../../src/assemble.ts";
+import { type Config, parseConfig } from "../../src/config/config.ts";
+import type { Embeddings, Engine, EngineState, RunBounds } from "../../src/engines/engine.ts";
+import { createEngineTable } from "../../src/engines/engine_table.ts";
+import { openLog } from "../../src/telemetry/log.ts";
+import { systemClock } from "../../src/time/clock.ts";
+
+export const ORIGIN = "http://127.0.0.1:8000";
+export const PASSWORD = "correct horse battery staple";
+export const DIMENSIONS = 4;
+
+/** The models of the app under test, by who may see and use them. */
+export const MODELS = {
+  open: { see: ["admin", "operator", "auditor", "user"], use: ["admin", "operator", "user"] },
+  guarded: { see: ["admin", "operator", "auditor", "user"], use: ["admin"] },
+  hidden: { see: ["admin"], use: ["admin"] },
+  broken: { see: ["admin", "operator", "auditor", "user"], use: ["admin", "operator", "user"] },
+} as const;
+
+/** An engine that computes nothing: each vector is the text's length and zeros. Its behaviour can be replaced. */
+export class StubEngine implements Engine {
+  readonly modelId: string;
+  readonly asked: (readonly string[])[] = [];
+  stateNow: EngineState = "ready";
+  behave: (texts: readonly string[], bounds: RunBounds) => Promise<Embeddings> = (texts) =>
+    Promise.resolve(stubEmbeddings(texts));
+
+  constructor(modelId: string) {
+    this.modelId = modelId;
+  }
+
+  state(): EngineState {
+    return this.stateNow;
+  }
+
+  embed(texts: readonly string[], bounds: RunBounds): Promise<Embeddings> {
+    this.asked.push(texts);
+    return this.behave(texts, bounds);
+  }
+
+  close(): Promise<void> {
+    this.stateNow = "closed";
+    return Promise.resolve();
+  }
+}
+
+/** What a stub answers: a token a word. */
+export function stubEmbeddings(texts: readonly string[]): Embeddings {
+  const vectors = new Float32Array(texts.length * DIMENSIONS);
+  texts.forEach((text, index) => vectors[index * DIMENSIONS] = text.length);
+  return { vectors, tokenCounts: texts.map((text) => text.split(" ").length) };
+}
+
+export interface AppUnderTest {
+  readonly portcullis: Portcullis;
+  readonly config: Config;
+  readonly folder: string;
+  readonly engines: ReadonlyMap<string, StubEngine>;
+  /** The lines of the log so far, parsed. */
+  logLines(): Record<string, unknown>[];
+  /** The events of the trail on disk so far. */
+  auditEvents(): Record<string, unknown>[];
+  /** One request from an address, by default with the Host header that belongs to it. */
+  call(path: string, init?: RequestInit & { readonly from?: string }): Promise<Response>;
+  /** A token of a user with these roles; the user is made when there is none. */
+  tokenFor(...roles: string[]): Promise<string>;
+  close(): Promise<void>;
+}
+
+/** Opens one. Settings are those of the environment, without their prefix's meaning: `PORTCULLIS_…` to text. */
+export async function openAppUnderTest(
+  variables: Record<string, string> = {},
+  replacements: Replacements = {},
+): Promise<AppUnderTest> {
+  const folder = await Deno.makeTempDir({ prefix: "portcullis-app-" });
+  await writeModels(`${folder}/models`);
+  const parsed = parseConfig({
+    variables: {
+      PORTCULLIS_DATA_DIR: `${folder}/data`,
+      PORTCULLIS_MODELS_DIR: `${folder}/models`,
+      PORTCULLIS_ADMIN_PASSWORD: PASSWORD,
+      PORTCULLIS_RATE_ADDRESS_PER_MINUTE: "1000000",
+      PORTCULLIS_RATE_SIGN_IN_PER_MINUTE: "1000000",
+      PORTCULLIS_RATE_USER_PER_MINUTE: "1000000",
+      ...variables,
+    },
+    file: undefined,
+    cores: 2,
+    storeExists: () => false,
+  });
+  if (!parsed.ok) throw new Error(JSON.stringify(parsed.mistakes));
+  const { config } = parsed;
+  const logText: string[] = [];
+  const decoder = new TextDecoder();
+  const log = openLog({
+    level: "debug",
+    clock: systemClock,
+    sink: (bytes) => {
+      logText.push(decoder.decode(bytes));
+      return Promise.resolve(bytes.length);
+    },
+  });
+  const engines = new Map(Object.keys(MODELS).map((id) => [id, new StubEngine(id)]));
+  const portcullis = await assemble(config, {
+    log,
+    engines: createEngineTable([...engines.values()]),
+    ...replacements,
+  });
+  const tokens = new Map<string, string>();
+
+  const call: AppUnderTest["call"] = async (path, { from = "192.0.2.1", ...init } = {}) => {
+    const headers = new Headers(init.headers);
+    if (!headers.has("host")) headers.set("host", "127.0.0.1:8000");
+    return await portcullis.app(new Request(`${ORIGIN}${path}`, { ...init, headers }), {
+      remoteAddr: { hostname: from },
+    });
+  };
+  return {
+    portcullis,
+    config,
+    folder,
+    engines,
+    call,
+    logLines: () =>
+      logText.join("").split("\n").filter((line) => line !== "").map((line) => JSON.parse(line)),
+    auditEvents: () => readAuditEvents(`${folder}/data/audit`),
+    async tokenFor(...roles) {
+      const username = `test-${roles.join("-")}`;
+      const known = tokens.get(username);
+      if (known !== undefined) return known;
+      await portcullis.users.create({ username, password: PASSWORD, roles });
+      const response = await call("/v1/auth/login", postJson({ username, password: PASSWORD }));
+      const { access_token: token } = await response.json();
+      tokens.set(username, token);
+      return token;
+    },
+    async close() {
+      await portcullis.close("test ended");
+      await Deno.remove(folder, { recursive: true });
+    },
+  };
+}
+
+/** The options of a POST with a JSON body. */
+export function postJson(body: unknown, token?: string): RequestInit {
+  const authorization: Record<string, string> = token === undefined
+    ? {}
+    : { authorization: `Bearer ${token}` };
+  return {
+    method: "POST",
+    headers: { "content-type": "application/json", ...authorization },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+  };
+}
+
+/** The options of a GET by a caller. */
+export function getAs(token: string): RequestInit {
+  return { headers: { authorization: `Bearer ${token}` } };
+}
+
+/** The events of a trail's folder, in order. */
+export function readAuditEvents(folder: string): Record<string, unknown>[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".jsonl"))
+    .sort()
+    .flatMap((name) => Deno.readTextFileSync(`${folder}/${name}`).split("\n").filter((line) => line !== ""))
+    .map((line) => JSON.parse(line).event);
+}
+
+async function writeModels(folder: string): Promise<void> {
+  for (const [id, access] of Object.entries(MODELS)) {
+    await Deno.mkdir(`${folder}/${id}`, { recursive: true });
+    const bytes = new TextEncoder().encode(`not a graph: ${id}`);
+    const sha256 = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+    await Deno.writeFile(`${folder}/${id}/graph.onnx`, id === "broken" ? bytes.with(0, 0) : bytes);
+    await Deno.writeFile(`${folder}/${id}/vocabulary.json`, bytes);
+    const artefact = { sha256, bytes: bytes.length };
+    const card = {
+      id,
+      task: "embedding",
+      name: id,
+      description: "",
+      license: "Apache-2.0",
+      source: "test",
+      createdSeconds: 1,
+      artefacts: {
+        graph: { file: "graph.onnx", ...artefact },
+        vocabulary: { file: "vocabulary.json", ...artefact },
+      },
+      dimensions: DIMENSIONS,
+      dimensionsReducible: id === "guarded",
+      limits: {
+        textsPerRequestMax: 8,
+        charactersPerTextMax: 100,
+        tokensPerTextMax: 50,
+        tokensPerRequestMax: 200,
+      },
+      access,
+    };
+    await Deno.writeTextFile(`${folder}/${id}/card.json`, JSON.stringify(card));
+  }
+}
