@@ -48,9 +48,6 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
 
   const values: Record<string, unknown> = {};
   for (const name of NAMES) values[name] = readSetting(name, sources.variables, fileValues, mistakes);
-  // What follows compares settings with each other: senseless while one of them is wrong.
-  if (mistakes.length > 0) return { ok: false, mistakes };
-
   const set = values as
     & { [Name in SettingName]: Values[Name] | undefined }
     & Omit<Values, "publicUrl" | "engineWorkers" | Optional>;

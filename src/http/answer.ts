@@ -25,6 +25,8 @@ export function faultAnswer(fault: Fault, dialect: Dialect, requestId: string): 
     }`;
   }
   if (retryAfterSeconds !== undefined) headers["Retry-After"] = String(Math.ceil(retryAfterSeconds));
+  // RFC 9110 §15.5.9, §15.5.14: what is left of a body that was given up on must not be read as a next request.
+  if (fault.kind === "body_timeout" || fault.kind === "body_too_large") headers["Connection"] = "close";
   if (allow !== undefined) headers["Allow"] = allow.join(", ");
   return { status: row.status, headers, body: dialect.errorBody(fault, row, requestId) };
 }

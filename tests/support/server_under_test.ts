@@ -23,6 +23,8 @@ export interface ServerOptions {
   /** A folder that outlives the server; default: a new one that `stop` removes. */
   readonly dataDir?: string;
   readonly variables?: Record<string, string>;
+  /** Settings of the test's own that are left out. */
+  readonly omit?: readonly string[];
   /** Variables that are not settings, such as DENO_AUDIT_PERMISSIONS. */
   readonly environment?: Record<string, string>;
 }
@@ -30,7 +32,7 @@ export interface ServerOptions {
 /** Starts one on a free port and waits until it listens. */
 export async function startServerUnderTest(options: ServerOptions = {}): Promise<ServerUnderTest> {
   const dataDir = options.dataDir ?? await Deno.makeTempDir({ prefix: "portcullis-server-" });
-  const port = freePort();
+  const port = Number(options.variables?.PORTCULLIS_PORT ?? freePort());
   const variables: Record<string, string> = {
     PORTCULLIS_PORT: String(port),
     PORTCULLIS_DATA_DIR: dataDir,
@@ -40,6 +42,7 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
     PORTCULLIS_RATE_USER_PER_MINUTE: "1000000",
     ...options.variables,
   };
+  for (const name of options.omit ?? []) delete variables[name];
   const process = new Deno.Command(Deno.execPath(), {
     args: ["run", ...flagsFor(variables), "src/main.ts"],
     cwd: ROOT,

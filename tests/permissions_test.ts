@@ -1,0 +1,156 @@
+// Permissions: the table is true, and the server's set is minimal.
+import { deepStrictEqual, ok } from "node:assert/strict";
+import { startServerUnderTest } from "./support/server_under_test.ts";
+
+const ROOT = `${import.meta.dirname}/..`;
+
+type Grant = boolean | readonly string[] | { readonly allow?: readonly string[]; readonly ignore?: boolean };
+const SETS: Record<string, Record<string, Grant>> =
+  JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`)).permissions;
+const TASKS: Record<string, string | { readonly command: string }> =
+  JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`)).tasks;
+
+Deno.test("permissions.md has a row for each grant of deno.json and no other, naming a file that exists", () => {
+  const rows = [
+    ...Deno.readTextFileSync(`${ROOT}/permissions.md`).matchAll(
+      /^\| (\w+) \| (\w+) \| ([^|]+) \| `([^`]+)` \| [^|]{5,} \|$/gm,
+    ),
+  ];
+  const written = rows.flatMap(([, set, kind, values = ""]) =>
+    values.split(",").map((value) => `${set} ${kind} ${value.trim().replaceAll("`", "")}`)
+  );
+  const granted = Object.entries(SETS).flatMap(([set, kinds]) =>
+    Object.entries(kinds).flatMap(([kind, grant]) =>
+      valuesOf(grant).map((value) => `${set} ${kind} ${value}`)
+    )
+  );
+  deepStrictEqual(written.sort(), granted.sort());
+  for (const [, , , , file] of rows) ok(exists(`${ROOT}/${file}`), `${file} is named and does not exist`);
+});
+
+Deno.test("no set grants all, ffi or import; the server's grants no run, no sys and nothing without a scope", () => {
+  for (const [name, kinds] of Object.entries(SETS)) {
+    for (const kind of ["all", "ffi", "import"]) ok(!(kind in kinds), `${name} grants ${kind}`);
+  }
+  deepStrictEqual(Object.keys(SETS.server ?? {}).sort(), ["env", "net", "read", "write"]);
+  for (const grant of Object.values(SETS.server ?? {})) {
+    ok(grant !== true && valuesOf(grant).every((value) => value.length >= 3));
+  }
+});
+
+Deno.test("every task that runs code names its set, never prompts, and takes no code that is not locked and cached", () => {
+  for (const [name, task] of Object.entries(TASKS)) {
+    const command = typeof task === "string" ? task : task.command;
+    for (
+      const part of command.split("&&").map((each) => each.trim()).filter((each) =>
+        /^deno (run|test|bench) /.test(each)
+      )
+    ) {
+      ok(!/ -A\b|--allow-all/.test(part), `${name}: ${part}`);
+      for (const flag of ["-P=", "--no-prompt", "--cached-only", "--frozen", "--no-remote"]) {
+        ok(part.includes(flag), `${name} lacks ${flag}: ${part}`);
+      }
+    }
+  }
+});
+
+Deno.test("the server asks for nothing outside its grants, and for each of its grants", async () => {
+  const folder = await Deno.makeTempDir();
+  const asksFile = `${folder}/asks.jsonl`;
+  const server = await startServerUnderTest({ environment: { DENO_AUDIT_PERMISSIONS: asksFile } });
+  await server.whenReady();
+  await driveEveryRoute(server.origin, await server.signIn());
+  await server.stop();
+  const asks = Deno.readTextFileSync(asksFile).split("\n").filter((line) => line !== "").map((
+    line,
+  ): { permission: string; value: string | null } => JSON.parse(line));
+
+  const grants = [
+    { kind: "net", value: `127.0.0.1:${server.port}` },
+    { kind: "read", value: server.dataDir },
+    { kind: "read", value: "models" },
+    { kind: "read", value: "portcullis.json" },
+    { kind: "read", value: "src" },
+    { kind: "read", value: "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm" },
+    { kind: "write", value: server.dataDir },
+    { kind: "env", value: "PORTCULLIS_*" },
+  ];
+  // The grants under test are the set of deno.json, with this server's own port and folder.
+  const asInSet = grants.map(({ kind, value }) =>
+    `${kind} ${value.replace(`:${server.port}`, ":8000").replace(server.dataDir, "data")}`
+  );
+  deepStrictEqual(
+    asInSet.sort(),
+    Object.entries(SETS.server ?? {}).flatMap(([kind, grant]) =>
+      valuesOf(grant).map((value) => `${kind} ${value}`)
+    ).sort(),
+  );
+
+  const root = Deno.realPathSync(ROOT);
+  const covers = (
+    grant: { kind: string; value: string },
+    ask: { permission: string; value: string | null },
+  ): boolean => {
+    if (grant.kind !== ask.permission) return false;
+    // Without a value: the environment is enumerated, or a worker is made with less than its parent has.
+    if (ask.value === null) return true;
+    if (grant.kind === "env") return ask.value.startsWith("PORTCULLIS_");
+    const value = ask.value.startsWith(`${root}/`) ? ask.value.slice(root.length + 1) : ask.value;
+    return value === grant.value || (grant.kind !== "net" && value.startsWith(`${grant.value}/`));
+  };
+  deepStrictEqual(
+    asks.filter((ask) => !grants.some((grant) => covers(grant, ask))),
+    [],
+    "asked for and not granted",
+  );
+  const unused = grants.filter((grant) =>
+    !asks.some((ask) => (ask.value !== null || grant.kind === "env") && covers(grant, ask))
+  );
+  deepStrictEqual(unused, [], "granted and never asked for");
+  ok(asks.length > 20);
+  await Deno.remove(folder, { recursive: true });
+});
+
+async function driveEveryRoute(origin: string, token: string): Promise<void> {
+  const description = await (await fetch(`${origin}/openapi.json`)).json();
+  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
+  const bodies: Record<string, unknown> = {
+    "/v1/embeddings": { model: "use-lite", input: ["one", "two"] },
+    "/v2/models/{id}/infer": { inputs: [{ name: "text", shape: [1], datatype: "BYTES", data: ["one"] }] },
+    "/v1/auth/login": { username: "admin", password: "wrong" },
+  };
+  // Sign-out comes last, for the token is over then.
+  const paths = Object.entries(description.paths as Record<string, Record<string, unknown>>).sort((
+    [one],
+    [two],
+  ) => Number(one.endsWith("logout")) - Number(two.endsWith("logout")));
+  for (const [path, methods] of paths) {
+    for (const method of Object.keys(methods)) {
+      const body = bodies[path];
+      const response = await fetch(`${origin}${path.replace("{id}", "use-lite")}`, {
+        method: method.toUpperCase(),
+        headers: body === undefined ? { authorization: headers.authorization } : headers,
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      });
+      await response.body?.cancel();
+      const expected = path === "/v1/auth/login" ? 401 : path === "/v1/auth/logout" ? 204 : 200;
+      ok(response.status === expected, `${method} ${path} answered ${response.status}`);
+    }
+  }
+}
+
+function valuesOf(grant: Grant): string[] {
+  if (grant === true) return ["everything"];
+  if (grant === false) return [];
+  if (Array.isArray(grant)) return [...grant];
+  const { allow } = grant as { readonly allow?: readonly string[] };
+  return allow === undefined ? ["nothing"] : [...allow];
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path) !== undefined;
+  } catch {
+    return false;
+  }
+}
