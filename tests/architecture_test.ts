@@ -200,6 +200,19 @@ Deno.test("every file says its purpose in its first line, and bears a snake_case
   deepStrictEqual(wrong.map(({ name }) => name), []);
 });
 
+Deno.test("every exported thing says in a comment above it what it is", () => {
+  const silent = files.flatMap(({ name, text }) => {
+    const lines = text.split("\n");
+    return lines.flatMap((line, index) =>
+      /^export (?:async )?(?:abstract )?(?:function|class|interface|type|const) /.test(line) &&
+        !/\*\/$/.test(lines[index - 1] ?? "")
+        ? [`${name}:${index + 1}`]
+        : []
+    );
+  });
+  deepStrictEqual(silent, []);
+});
+
 Deno.test("there are enough files for these rules to mean something", () =>
   ok(files.length > 50, `only ${files.length} files were read`));
 

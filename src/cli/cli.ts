@@ -1,5 +1,5 @@
 // The terminal's door: one command a task of deno.json.
-import { type Config } from "../config/config.ts";
+import type { Config } from "../config/config.ts";
 import { readEnvironment } from "../config/environment.ts";
 import { toFault } from "../faults/fault.ts";
 import { generateSigningKey } from "../identity/signing_keys.ts";

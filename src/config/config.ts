@@ -47,7 +47,16 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
   mistakes.push(...unknownNames(sources.variables, fileValues));
 
   const values: Record<string, unknown> = {};
-  for (const name of NAMES) values[name] = readSetting(name, sources.variables, fileValues, mistakes);
+  const wrong = new Set<string>();
+  for (const name of NAMES) {
+    const read = readSetting(name, sources.variables, fileValues);
+    // A wrong value counts as the default from here on, so that the other mistakes are found as well.
+    values[name] = read.mistake === undefined ? read.value : SETTINGS[name].fallback;
+    if (read.mistake !== undefined) {
+      mistakes.push(read.mistake);
+      wrong.add(variableOf(name));
+    }
+  }
   const set = values as
     & { [Name in SettingName]: Values[Name] | undefined }
     & Omit<Values, "publicUrl" | "engineWorkers" | Optional>;
@@ -59,10 +68,12 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     masterKey: set.masterKey,
     signingKey: set.signingKey,
   };
-  mistakes.push(...exposureMistakes(config), ...secretMistakes(config));
+  const compared = [...exposureMistakes(config), ...secretMistakes(config)];
   if (config.mode === "production") {
-    mistakes.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
+    compared.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
   }
+  // What is there and wrong is not missing as well.
+  mistakes.push(...compared.filter(({ where }) => !wrong.has(where)));
   return mistakes.length > 0 ? { ok: false, mistakes } : { ok: true, config };
 }
 
@@ -105,23 +116,23 @@ function readSetting(
   name: SettingName,
   variables: Readonly<Record<string, string>>,
   file: Readonly<Record<string, unknown>>,
-  mistakes: ConfigMistake[],
-): unknown {
+): { readonly value?: unknown; readonly mistake?: ConfigMistake } {
   const { type, fallback, secret }: { type: SettingType<unknown>; fallback: unknown; secret: boolean } =
     SETTINGS[name];
   const variable = variableOf(name);
   const fromVariable = variables[variable];
   const raw = fromVariable ?? (secret ? undefined : file[name]);
-  if (raw === undefined) return fallback;
+  if (raw === undefined) return { value: fallback };
   const read = type.read(raw);
-  if (read.ok) return read.value;
+  if (read.ok) return { value: read.value };
   // The value of a secret is not repeated.
   const shown = secret ? "is malformed" : `is ${JSON.stringify(raw)}`;
-  mistakes.push({
-    where: fromVariable === undefined ? `portcullis.json: ${name}` : variable,
-    what: `${shown}; allowed: ${type.allowed}`,
-  });
-  return undefined;
+  return {
+    mistake: {
+      where: fromVariable === undefined ? `portcullis.json: ${name}` : variable,
+      what: `${shown}; allowed: ${type.allowed}`,
+    },
+  };
 }
 
 /** ASVS V12.2.1: nothing but loopback is listened on in plain HTTP, unless a proxy in front ends TLS. */

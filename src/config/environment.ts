@@ -1,7 +1,10 @@
 // Environment: the only reader of environment variables, of portcullis.json and of secrets in files.
+import { parseStrictJson } from "../encoding/strict_json.ts";
 import { type Config, type ConfigMistake, parseConfig } from "./config.ts";
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 
+/** An object of lists. */
+const CONFIG_DEPTH_MAX = 2;
 /** Where the settings file is when `PORTCULLIS_CONFIG` does not say. */
 const CONFIG_FILE = "portcullis.json";
 
@@ -43,12 +46,10 @@ function readConfigFile(
     return undefined;
   }
   files.push(path);
-  try {
-    return JSON.parse(read.text);
-  } catch {
-    mistakes.push({ where: path, what: "is not JSON" });
-    return undefined;
-  }
+  const json = parseStrictJson(read.text, CONFIG_DEPTH_MAX);
+  if (json.ok) return json.value;
+  mistakes.push({ where: path, what: `is not strict JSON: ${json.reason}` });
+  return undefined;
 }
 
 /** Replaces each `PORTCULLIS_X_FILE` of a secret X by `PORTCULLIS_X` with the file's content, less its last line end. */

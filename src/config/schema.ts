@@ -1,5 +1,5 @@
 // Settings: the one table of all settings: name, what is allowed, default, meaning. docs/settings.md is printed from it.
-import { parseAddressRange } from "../encoding/ip_address.ts";
+import { parseAddress, parseAddressRange } from "../encoding/ip_address.ts";
 import { no, ok } from "../faults/outcome.ts";
 import { integer, listOf, oneOf, origin, type SettingType, text } from "./setting_types.ts";
 
@@ -26,10 +26,14 @@ function secret(type: SettingType<string>, meaning: string): Setting<string> {
 }
 
 const path = text("a path without control characters or commas", /^[^\p{Cc},]{1,1000}$/u);
-const hostName = text(
-  "an IP address or a host name in lower case",
-  /^(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|[0-9a-f]{0,4}:[0-9a-f:.]{1,43})$/,
-);
+const hostName: SettingType<string> = {
+  allowed: "an IP address or a host name in lower case",
+  read: (raw) =>
+    typeof raw === "string" && raw === raw.toLowerCase() &&
+      (/^[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?$/.test(raw) || parseAddress(raw).ok)
+      ? ok(raw)
+      : no("wrong"),
+};
 const hostHeader = text(
   "a host, with its port unless that is the scheme's own, such as ai.example.com or 10.0.0.5:8000",
   /^(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::\d{1,5})?$/,
