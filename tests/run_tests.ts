@@ -1,4 +1,5 @@
 // Runs all tests and closes with the line "N passed, N failed".
+import { stripVTControlCharacters as stripAnsiCode } from "node:util";
 import { printLine } from "../src/telemetry/terminal.ts";
 
 const parameters = Deno.args.length > 0 ? Deno.args : ["tests"];
@@ -15,10 +16,9 @@ for await (const bytes of child.stdout) {
   tail = (tail + decoder.decode(bytes, { stream: true })).slice(-4000);
 }
 const { code } = await child.status;
-// deno-lint-ignore no-control-regex -- colours, where the terminal has them
 const summary =
   /\| (\d+) passed(?: \(\d+ steps?\))? \| (\d+) failed(?: \(\d+ steps?\))?(?: \| (\d+) ignored)?/.exec(
-    tail.replace(/\u001b\[[\d;]*m/g, ""),
+    stripAnsiCode(tail),
   );
 const [passed, failed, ignored] = (summary ?? []).slice(1).map((count) => Number(count ?? 0));
 if (passed === undefined || failed === undefined) {
