@@ -11,7 +11,11 @@ export interface EngineTable {
   close(): Promise<void>;
 }
 
-/** @throws Error when two engines compute one model */
+/**
+ * Makes the table; closing it closes the engines.
+ *
+ * @throws Error when two engines compute one model
+ */
 export function createEngineTable(engines: readonly Engine[]): EngineTable {
   const byModel = new Map(engines.map((engine) => [engine.modelId, engine]));
   if (byModel.size !== engines.length) {

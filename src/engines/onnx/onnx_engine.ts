@@ -110,6 +110,8 @@ export function openOnnxEngine(options: OnnxEngineOptions): OnnxEngine {
     })),
   });
 
+  for (const slot of slots) slot.start();
+
   function onChange(): void {
     if (ended !== undefined) return;
     if (slots.some((slot) => slot.useless())) {

@@ -27,7 +27,7 @@ interface Run {
 const RESTART_FIRST_MS = 250;
 const RESTART_MS_MAX = 30_000;
 
-/** A place in which a worker lives. The slot is `starting`, `idle`, `busy`, `down` until a replacement, or `closed`. */
+/** A place in which one worker lives at a time. `down` is the time between a death and the replacement. */
 export class WorkerSlot {
   readonly #settings: WorkerSlotSettings;
   #state: "starting" | "idle" | "busy" | "down" | "closed" = "starting";
@@ -40,7 +40,31 @@ export class WorkerSlot {
 
   constructor(settings: WorkerSlotSettings) {
     this.#settings = settings;
-    this.#start();
+  }
+
+  /** Starts the worker; to be called once. */
+  start(): void {
+    this.#state = "starting";
+    this.#started++;
+    this.#expectAnswer(this.#settings.startMsMax);
+    try {
+      const worker = this.#settings.startWorker();
+      this.#worker = worker;
+      // What a worker says after it was given up must not touch its successor.
+      worker.onmessage = ({ data }) => {
+        if (worker === this.#worker) this.#hear(data);
+      };
+      worker.onmessageerror = () => {
+        if (worker === this.#worker) this.#die("it sent what cannot be read");
+      };
+      worker.onerror = (event) => {
+        event.preventDefault(); // else the worker's error ends this process
+        if (worker === this.#worker) this.#die(event.message.slice(0, REASON_CHARACTERS_MAX));
+      };
+      worker.postMessage(this.#settings.startOrder);
+    } catch (error) {
+      this.#die(`it could not start: ${error}`);
+    }
   }
 
   /** Whether it takes a run now. */
@@ -55,7 +79,7 @@ export class WorkerSlot {
 
   /** Whether its first start is still going on. */
   undecided(): boolean {
-    return this.#state === "starting" && this.#started === 1;
+    return this.#state === "starting" && this.#started <= 1;
   }
 
   /** Whether a worker said that it cannot use what it was started with, before any could. */
@@ -65,7 +89,7 @@ export class WorkerSlot {
 
   /** How many workers took the place of one that died. */
   replacements(): number {
-    return this.#started - 1;
+    return Math.max(0, this.#started - 1);
   }
 
   /**
@@ -96,30 +120,6 @@ export class WorkerSlot {
   close(): void {
     if (this.#state === "closed") return;
     this.#end("closed", `${this.#settings.name} was closed`);
-  }
-
-  #start(): void {
-    this.#state = "starting";
-    this.#started++;
-    this.#expectAnswer(this.#settings.startMsMax);
-    try {
-      const worker = this.#settings.startWorker();
-      this.#worker = worker;
-      // What a worker says after it was given up must not touch its successor.
-      worker.onmessage = ({ data }) => {
-        if (worker === this.#worker) this.#hear(data);
-      };
-      worker.onmessageerror = () => {
-        if (worker === this.#worker) this.#die("it sent what cannot be read");
-      };
-      worker.onerror = (event) => {
-        event.preventDefault(); // else the worker's error ends this process
-        if (worker === this.#worker) this.#die(event.message.slice(0, REASON_CHARACTERS_MAX));
-      };
-      worker.postMessage(this.#settings.startOrder);
-    } catch (error) {
-      this.#die(`it could not start: ${error}`);
-    }
   }
 
   #hear(data: unknown): void {
@@ -161,7 +161,7 @@ export class WorkerSlot {
       ? 0
       : Math.min(RESTART_MS_MAX, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
     this.#deathsInARow++;
-    this.#timer = setTimeout(() => this.#start(), delayMs);
+    this.#timer = setTimeout(() => this.start(), delayMs);
     this.#settings.onFault(fault);
     this.#settings.onChange(); // may close this slot
   }

@@ -1,0 +1,34 @@
+// Tests of the engine table.
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import type { Engine, EngineState } from "../../src/engines/engine.ts";
+import { createEngineTable } from "../../src/engines/engine_table.ts";
+
+function engine(modelId: string): Engine {
+  let state: EngineState = "ready";
+  return {
+    modelId,
+    state: () => state,
+    embed: () => Promise.resolve({ vectors: new Float32Array(0), tokenCounts: [] }),
+    close: () => {
+      state = "closed";
+      return Promise.resolve();
+    },
+  };
+}
+
+Deno.test("a table finds an engine by its model and nothing else, tells all states, and closes all", async () => {
+  const [first, second] = [engine("first"), engine("second")];
+  const table = createEngineTable([first, second]);
+  strictEqual(table.get("second"), second);
+  strictEqual(table.get("third"), undefined);
+  strictEqual(table.get("constructor"), undefined);
+  await table.close();
+  deepStrictEqual(table.states(), [
+    { modelId: "first", state: "closed" },
+    { modelId: "second", state: "closed" },
+  ]);
+});
+
+Deno.test("a table refuses two engines for one model", () => {
+  throws(() => createEngineTable([engine("same"), engine("same")]), /two engines/);
+});
