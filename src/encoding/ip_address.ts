@@ -21,14 +21,21 @@ export function parseAddress(text: string): Outcome<AddressBytes, "not_an_addres
   return ok(mapped ? bytes.slice(12) : bytes);
 }
 
-/** `address/bits`, or an address alone for exactly that one. */
+/**
+ * `address/bits`, or an address alone for exactly that one. The bits of an IPv4-mapped range count from the start of its
+ * IPv6 form, as they are written: `::ffff:10.0.0.0/104` is `10.0.0.0/8`; one wider than /96 is refused.
+ */
 export function parseAddressRange(text: string): Outcome<AddressRange, "not_a_range"> {
-  const match = /^([0-9a-fA-F.:]+)(?:\/(\d{1,3}))?$/.exec(text);
-  const address = match?.[1] === undefined ? undefined : parseAddress(match[1]);
-  if (!address?.ok) return no("not_a_range");
+  const match = /^([0-9a-fA-F.:]+)(?:\/(0|[1-9]\d{0,2}))?$/.exec(text);
+  const written = match?.[1] ?? "";
+  const address = parseAddress(written);
+  if (!address.ok) return no("not_a_range");
   const bitsMax = address.value.length * 8;
-  const prefixBits = match?.[2] === undefined ? bitsMax : Number(match[2]);
-  return prefixBits <= bitsMax ? ok({ bytes: address.value, prefixBits }) : no("not_a_range");
+  const mappedBits = written.includes(":") && bitsMax === 32 ? 96 : 0;
+  const prefixBits = match?.[2] === undefined ? bitsMax : Number(match[2]) - mappedBits;
+  return prefixBits >= 0 && prefixBits <= bitsMax
+    ? ok({ bytes: address.value, prefixBits })
+    : no("not_a_range");
 }
 
 /** Whether a range holds an address. */

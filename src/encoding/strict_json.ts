@@ -37,6 +37,8 @@ export function parseStrictJson(text: string, depthMax: number): Outcome<JsonVal
 
 /** Scans a text that is known to be JSON; needs no grammar of its own therefore. */
 function findMistake(text: string, depthMax: number): StrictJsonReason | undefined {
+  // Those that stand there as they are; escaped ones show when a string is decoded.
+  if (!text.isWellFormed()) return "lone_surrogate";
   // One entry for each open container: the member names seen in an object, undefined for an array.
   const open: (Set<string> | undefined)[] = [];
   for (let index = 0; index < text.length; index++) {
@@ -53,7 +55,7 @@ function findMistake(text: string, depthMax: number): StrictJsonReason | undefin
       const names = open.at(-1);
       if (escaped || names !== undefined) {
         const decoded: string = escaped ? JSON.parse(`"${raw}"`) : raw;
-        if (!decoded.isWellFormed()) return "lone_surrogate";
+        if (escaped && !decoded.isWellFormed()) return "lone_surrogate";
         if (names !== undefined && isMemberName(text, end)) {
           if (decoded === "__proto__") return "forbidden_member";
           if (names.has(decoded)) return "duplicate_member";

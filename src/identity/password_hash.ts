@@ -15,7 +15,9 @@ export const ARGON2ID_COST: Argon2idCost = { memoryKib: 19_456, passes: 2 };
 
 const SALT_BYTES = 16;
 const HASH_BYTES = 32;
-const PHC = /^\$argon2id\$v=19\$m=(\d{1,7}),t=(\d{1,3}),p=1\$([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})$/;
+// RFC 9106 §3.1: at least 8 KiB a lane and one pass.
+const PHC =
+  /^\$argon2id\$v=19\$m=([89]|[1-9]\d{1,6}),t=([1-9]\d{0,2}),p=1\$([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})$/;
 
 /** Runs at once; each holds a core for about 40 ms and 19 MiB. */
 const RUNNING_MAX = 2;
@@ -73,19 +75,22 @@ async function argon2id(
     };
     return new Uint8Array(await crypto.subtle.deriveBits(parameters, key, HASH_BYTES * 8));
   } finally {
-    running--;
-    waiting.shift()?.();
+    // The turn goes straight to the one who waits longest: nobody can arrive in between and make three run.
+    const next = waiting.shift();
+    if (next === undefined) running--;
+    else next();
   }
 }
 
 async function takeTurn(): Promise<void> {
-  if (running >= RUNNING_MAX) {
-    if (waiting.length >= WAITING_MAX) {
-      throw new Fault("overloaded", "Cannot hash a password: too many wait", { retryAfterSeconds: 2 });
-    }
-    await new Promise<void>((resolve) => waiting.push(resolve));
+  if (running < RUNNING_MAX) {
+    running++;
+    return;
   }
-  running++;
+  if (waiting.length >= WAITING_MAX) {
+    throw new Fault("overloaded", "Cannot hash a password: too many wait", { retryAfterSeconds: 2 });
+  }
+  await new Promise<void>((resolve) => waiting.push(resolve));
 }
 
 /** PHC strings use the standard alphabet without padding. */

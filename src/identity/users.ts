@@ -57,7 +57,7 @@ export function openUsers(table: SealedTable, keyRing: KeyRing, clock: Clock): U
 
 /** A record that passed its seal was written by us; its form is checked all the same, for it may be of another version. */
 function parseUser(value: JsonValue): User {
-  const { id, username, roles, passwordHash, createdAtMs } = value as Record<string, JsonValue>;
+  const { id, username, roles, passwordHash, createdAtMs } = (value ?? {}) as Record<string, JsonValue>;
   if (
     typeof id !== "string" || typeof username !== "string" || typeof passwordHash !== "string" ||
     typeof createdAtMs !== "number" ||

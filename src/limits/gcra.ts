@@ -4,14 +4,18 @@
 export interface Rate {
   /** Requests allowed a window; also how many may come at once. */
   readonly quota: number;
+  /** Whole milliseconds. */
   readonly windowMs: number;
 }
 
-/** What one request meant to one limit. All times in milliseconds. */
+/** What one request meant to one limit. */
 export interface RateDecision {
   readonly allowed: boolean;
-  /** Theoretical arrival time to keep; not moved by a request that was refused, so that a refusal costs nothing. */
-  readonly arrivalMs: number;
+  /**
+   * Theoretical arrival time to keep, in milliseconds times the quota; not moved by a request that was refused, so that
+   * a refusal costs nothing.
+   */
+  readonly arrival: number;
   /** Whole requests left at this moment. */
   readonly remaining: number;
   /** Until the next request would be allowed; 0 where one is left. */
@@ -21,30 +25,30 @@ export interface RateDecision {
 }
 
 /**
- * Whether one more request would be allowed now. Takes nothing. No fraction is rounded away: the state is a moment, not
- * a count.
+ * Whether one more request would be allowed now. Takes nothing. Time is counted in a quota-th of a millisecond: requests
+ * are then `windowMs` apart, a whole number, where windowMs / quota would round and lose the last request of a quota.
  *
- * @param arrivalMs what the last decision left to keep; undefined for a client not seen before
+ * @param arrival what the last decision left to keep; undefined for a client not seen before
  * @param nowMs a moment of a clock that never goes back
  */
-export function observeRate(rate: Rate, arrivalMs: number | undefined, nowMs: number): RateDecision {
-  const interval = rate.windowMs / rate.quota;
-  const current = Math.max(arrivalMs ?? nowMs, nowMs);
-  const room = rate.windowMs - (current - nowMs);
-  // A hair of float error must not turn the last whole request into 0.9999999 of one.
-  const remaining = Math.max(0, Math.floor(room / interval + 1e-9));
+export function observeRate(rate: Rate, arrival: number | undefined, nowMs: number): RateDecision {
+  const { quota, windowMs } = rate;
+  const now = nowMs * quota;
+  const current = Math.max(arrival ?? now, now);
+  const room = windowMs * quota - (current - now);
+  const remaining = Math.max(0, Math.floor(room / windowMs));
   return {
     allowed: remaining >= 1,
-    arrivalMs: current,
+    arrival: current,
     remaining,
-    retryAfterMs: remaining >= 1 ? 0 : interval - room,
-    resetAfterMs: current - nowMs,
+    retryAfterMs: remaining >= 1 ? 0 : (windowMs - room) / quota,
+    resetAfterMs: (current - now) / quota,
   };
 }
 
 /** Decides one request and takes it where it is allowed. */
-export function decideRate(rate: Rate, arrivalMs: number | undefined, nowMs: number): RateDecision {
-  const seen = observeRate(rate, arrivalMs, nowMs);
+export function decideRate(rate: Rate, arrival: number | undefined, nowMs: number): RateDecision {
+  const seen = observeRate(rate, arrival, nowMs);
   if (!seen.allowed) return seen;
-  return { ...observeRate(rate, seen.arrivalMs + rate.windowMs / rate.quota, nowMs), allowed: true };
+  return { ...observeRate(rate, seen.arrival + rate.windowMs, nowMs), allowed: true };
 }

@@ -11,9 +11,9 @@ export function openMemoryRateCells(clock: Clock, cellsMax: number = CELLS_MAX):
   // A Map keeps the order of insertion: each use moves its cell to the end, so that the first is the longest unseen.
   const arrivals = new Map<string, number>();
 
-  function keep(key: string, arrivalMs: number): void {
+  function keep(key: string, arrival: number): void {
     arrivals.delete(key);
-    arrivals.set(key, arrivalMs);
+    arrivals.set(key, arrival);
     if (arrivals.size <= cellsMax) return;
     for (const oldest of arrivals.keys()) {
       arrivals.delete(oldest);
@@ -26,10 +26,17 @@ export function openMemoryRateCells(clock: Clock, cellsMax: number = CELLS_MAX):
       const nowMs = clock.monotonic();
       const seen = cells.map((cell) => observeRate(cell.rate, arrivals.get(cell.key), nowMs));
       // One limit's refusal drains no other.
-      if (!seen.every((decision) => decision.allowed)) return seen;
+      if (!seen.every((decision) => decision.allowed)) {
+        // Who is refused stays in mind: a flood of strangers must not win anybody a whole quota.
+        for (const { key } of cells) {
+          const arrival = arrivals.get(key);
+          if (arrival !== undefined) keep(key, arrival);
+        }
+        return seen;
+      }
       return cells.map((cell) => {
         const decision = decideRate(cell.rate, arrivals.get(cell.key), nowMs);
-        keep(cell.key, decision.arrivalMs);
+        keep(cell.key, decision.arrival);
         return decision;
       });
     },

@@ -24,8 +24,12 @@ export function readArtefact(
 ): Outcome<Uint8Array<ArrayBuffer>, ArtefactRefusal> {
   try {
     const path = `${folder}/${described.file}`;
+    const info = Deno.lstatSync(path);
     // A link would lead the read out of the folder although its name is inside.
-    if (Deno.lstatSync(path).isSymlink) return no("artefact_outside_its_folder");
+    if (info.isSymlink) return no("artefact_outside_its_folder");
+    // A pipe would be waited for, and a file of any length be read into memory.
+    if (!info.isFile) return no("artefact_unreadable");
+    if (info.size !== described.bytes) return no("digest_mismatch");
     const bytes = Deno.readFileSync(path);
     const matches = bytes.length === described.bytes && hash("sha256", bytes, "hex") === described.sha256;
     return matches ? ok(bytes) : no("digest_mismatch");

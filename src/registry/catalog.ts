@@ -52,7 +52,11 @@ export async function openCatalog(options: {
     await trail.record({ type: "model.refused", model, reason });
   }
 
-  for (const name of folderNames(modelsDirectory)) {
+  for (const { name, isSymlink } of modelFolders(modelsDirectory)) {
+    if (isSymlink) {
+      await refuse(name, "folder_is_a_link");
+      continue;
+    }
     const folder = `${modelsDirectory}/${name}`;
     const card = readCard(folder, name);
     if (!card.ok) {
@@ -75,10 +79,11 @@ export async function openCatalog(options: {
   return { find: (id) => models.get(id), list: () => [...models.values()] };
 }
 
-function folderNames(directory: string): string[] {
+/** In the order of their names. A link is no folder and is told all the same, so that nobody wonders where a model is. */
+function modelFolders(directory: string): Deno.DirEntry[] {
   try {
-    return [...Deno.readDirSync(directory)].filter((entry) => entry.isDirectory).map((entry) => entry.name)
-      .sort();
+    return [...Deno.readDirSync(directory)].filter((entry) => entry.isDirectory || entry.isSymlink)
+      .sort((left, right) => left.name < right.name ? -1 : 1);
   } catch (cause) {
     throw new Fault(
       "unavailable",

@@ -7,9 +7,9 @@ export interface StoredRecord {
 }
 
 /**
- * Tables of records. Keys are opaque texts; values are bytes that the caller has sealed where they are personal or
- * secret. A write has reached the disk when its promise resolves. Every method throws Fault `unavailable` when the store
- * fails.
+ * Tables of records. Keys are opaque texts, well-formed, not empty and without NUL (SQLite ends a text there); values
+ * are bytes that the caller has sealed where they are personal or secret. A write has reached the disk when its promise
+ * resolves. Every method throws Fault `unavailable` when the store fails.
  */
 export interface RecordStore {
   get(table: string, key: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
@@ -34,6 +34,6 @@ export interface RecordStore {
 
 /** Until when a record counts: from that moment on it is as if deleted. */
 export interface RecordLifetime {
-  /** Milliseconds since 1970. */
+  /** Whole milliseconds since 1970. */
   readonly expiresAtMs: number;
 }

@@ -21,7 +21,7 @@ export interface Log {
 /** Where bytes go; resolves with how many were taken. */
 export type LogSink = (bytes: Uint8Array) => Promise<number>;
 
-/** More than this waiting means that the reader of the log hangs: lines are then dropped, counted, and the count is logged. */
+/** More than this waiting means that the reader of the log hangs. Lines are then dropped, as those that a sink throws on; their count is logged. */
 const WAITING_CHARACTERS_MAX = 4 * 1024 * 1024;
 // JSON leaves DEL, C1 controls and line separators as they are; a terminal or a line reader may act on them (ASVS V16.4.1).
 const UNSAFE = /[\u007f-\u009f\u2028\u2029]/g;
@@ -39,6 +39,7 @@ export function openLog(options: { level: LogLevel; clock: Clock; sink: LogSink 
   const least = LOG_LEVELS.indexOf(options.level);
   const encoder = new TextEncoder();
   let waiting = "";
+  let waitingLines = 0;
   let dropped = 0;
   let draining: Promise<void> | undefined;
 
@@ -55,17 +56,16 @@ export function openLog(options: { level: LogLevel; clock: Clock; sink: LogSink 
     // One turn of the event loop gathers the lines of all requests that are answered in it.
     await new Promise<void>((resolve) => setTimeout(resolve, 0));
     while (waiting !== "") {
-      if (dropped > 0) {
-        waiting += line("error", "log.lines_dropped", { lines: dropped });
-        dropped = 0;
-      }
+      if (dropped > 0) waiting += line("error", "log.lines_dropped", { lines: dropped });
       let bytes = encoder.encode(waiting);
+      const atStake = dropped + waitingLines;
       waiting = "";
+      waitingLines = dropped = 0;
       try {
         while (bytes.length > 0) bytes = bytes.subarray(await sink(bytes));
       } catch {
-        // Nobody reads any more (a closed pipe). There is no other place to say so; audit and answers do not depend on it.
-        break;
+        // A full disk or a closed pipe. There is no other place to say so; audit and answers do not depend on it.
+        dropped += atStake;
       }
     }
     draining = undefined;
@@ -79,6 +79,7 @@ export function openLog(options: { level: LogLevel; clock: Clock; sink: LogSink 
         return;
       }
       waiting += line(level, event, fields);
+      waitingLines++;
       draining ??= drain();
     },
     async flush() {

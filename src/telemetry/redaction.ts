@@ -12,6 +12,6 @@ export function redact(name: string, value: unknown): unknown {
   if (SECRET_NAME.test(name)) return typeof value === "number" || value === null ? value : REDACTED;
   if (typeof value !== "string") return value;
   // Each pattern needs one of these; most log values have none.
-  if (!value.includes("eyJ") && !value.includes(" ")) return value;
+  if (!value.includes("eyJ") && !/\s/.test(value)) return value;
   return value.replace(JWT_LIKE, REDACTED).replace(BEARER_LIKE, `$1 ${REDACTED}`).replace(PEM_LIKE, REDACTED);
 }

@@ -3,7 +3,7 @@ import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { importSealingKey, open, seal } from "./aead.ts";
 
-/** Makes a folder that only its owner may enter; an existing one must already be so. */
+/** Makes a folder that only its owner may enter, or makes the one that is there so. */
 export function makePrivateFolder(folder: string): void {
   Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
   // mkdir's mode is cut by the umask and not applied to a folder that was there.
@@ -72,6 +72,8 @@ function writeNewFile(file: string, bytes: Uint8Array): void {
   const beside = `${file}.new`;
   const handle = Deno.openSync(beside, { write: true, create: true, truncate: true, mode: 0o600 });
   try {
+    // A file that a crash left here keeps its own mode otherwise.
+    if (Deno.build.os !== "windows") Deno.chmodSync(beside, 0o600);
     for (let written = 0; written < bytes.length;) written += handle.writeSync(bytes.subarray(written));
     handle.syncSync();
   } finally {

@@ -52,9 +52,9 @@ Deno.test("whatever a sandboxed worker tries to read, write, reach, start or imp
     ok(outcome.startsWith("NotCapable"), `${attempt}: ${outcome}`);
   }
   // A module that is not allowed fails as a TypeError; its words tell why.
-  ok(file?.startsWith("TypeError: Requires read access"), file);
-  ok(remote?.startsWith("TypeError: Requires import access"), remote);
-  ok(packaged?.includes("--cached-only is specified"), packaged);
+  ok(file?.startsWith("TypeError: Requires read access"), String(file));
+  ok(remote?.startsWith("TypeError: Requires import access"), String(remote));
+  ok(packaged?.includes("--cached-only is specified"), String(packaged));
   deepStrictEqual(asked, []);
   deepStrictEqual(files, ["secret.json"]);
 });

@@ -1,0 +1,80 @@
+// Tests of revocation: at once in this process, after every restart, and forgotten when it no longer matters.
+import { ok, rejects, strictEqual } from "node:assert/strict";
+import { Fault } from "../../src/faults/fault.ts";
+import { openRevocations } from "../../src/identity/revocation.ts";
+import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
+import { manualClock } from "../support/manual_clock.ts";
+
+Deno.test("ASVS V7.4.1: a revocation holds from the call on, before it is durable, and for that token alone", async () => {
+  const clock = manualClock();
+  const revocations = await openRevocations(openMemoryRecordStore(clock), clock);
+  const durable = revocations.revoke("tok_1", clock.now() + 1000);
+  strictEqual(revocations.isRevoked("tok_1"), true);
+  strictEqual(revocations.isRevoked("tok_2"), false);
+  await durable;
+});
+
+Deno.test("revocations survive a restart of the store's file, more of them than a page holds", async () => {
+  const folder = Deno.makeTempDirSync({ prefix: "revocation-" });
+  try {
+    const clock = manualClock();
+    const store = openSqliteRecordStore(`${folder}/x.db`, clock);
+    const revocations = await openRevocations(store, clock);
+    const ids = Array.from({ length: 1001 }, (_, index) => `tok_${String(index).padStart(5, "0")}`);
+    for (const id of ids) await revocations.revoke(id, clock.now() + 900_000);
+    await revocations.revoke("tok_short", clock.now() + 1000);
+    await store.close();
+    clock.advance(1000);
+    const reopened = openSqliteRecordStore(`${folder}/x.db`, clock);
+    const again = await openRevocations(reopened, clock);
+    ok(ids.every((id) => again.isRevoked(id)));
+    strictEqual(again.isRevoked("tok_short"), false); // its token has expired by itself
+    strictEqual(again.isRevoked("tok_other"), false);
+    await reopened.close();
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
+
+Deno.test("revoking twice is revoking once", async () => {
+  const clock = manualClock();
+  const store = openMemoryRecordStore(clock);
+  const revocations = await openRevocations(store, clock);
+  await revocations.revoke("tok_1", clock.now() + 1000);
+  await revocations.revoke("tok_1", clock.now() + 1000);
+  strictEqual(revocations.isRevoked("tok_1"), true);
+  strictEqual((await store.list("revoked_tokens", { limit: 10 })).length, 1);
+});
+
+Deno.test("ASVS V15.2.2: memory does not grow with tokens that have expired, and no live revocation is lost to it", async () => {
+  const clock = manualClock();
+  const revocations = await openRevocations(openMemoryRecordStore(clock), clock);
+  await revocations.revoke("tok_live", clock.now() + 3_600_000);
+  for (let index = 0; index < 900; index++) await revocations.revoke(`tok_old${index}`, clock.now() + 10);
+  clock.advance(10);
+  strictEqual(revocations.isRevoked("tok_old0"), true); // not yet swept: harmless, it has expired
+  for (let index = 0; index < 200; index++) {
+    await revocations.revoke(`tok_new${index}`, clock.now() + 3_600_000);
+  }
+  strictEqual(revocations.isRevoked("tok_old0"), false);
+  strictEqual(revocations.isRevoked("tok_live"), true);
+  for (let index = 0; index < 200; index++) strictEqual(revocations.isRevoked(`tok_new${index}`), true);
+});
+
+Deno.test("ASVS V16.5.2: a store that fails is a fault, and the revocation holds in this process all the same", async () => {
+  const folder = Deno.makeTempDirSync({ prefix: "revocation-" });
+  try {
+    const clock = manualClock();
+    const store = openSqliteRecordStore(`${folder}/x.db`, clock);
+    const revocations = await openRevocations(store, clock);
+    await store.close();
+    await rejects(
+      revocations.revoke("tok_1", clock.now() + 1000),
+      (thrown) => thrown instanceof Fault && thrown.kind === "unavailable",
+    );
+    strictEqual(revocations.isRevoked("tok_1"), true);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+});

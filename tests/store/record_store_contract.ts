@@ -1,0 +1,260 @@
+// The contract of the record store: what every adapter must do, as tests that each of them runs.
+import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import fc from "fast-check";
+import type { RecordStore } from "../../src/store/record_store.ts";
+import type { Clock } from "../../src/time/clock.ts";
+import { anyText } from "../support/any_text.ts";
+import { manualClock } from "../support/manual_clock.ts";
+
+const bytes = (...values: number[]): Uint8Array<ArrayBuffer> => Uint8Array.from(values);
+
+/** Keys that say nothing to a store, although some of them say something to SQL, to paths or to globs. */
+const ODD_KEYS = [
+  "'; DROP TABLE records; --",
+  '" OR 1=1 --',
+  "%",
+  "_",
+  "*",
+  "?",
+  "?1",
+  ":key",
+  "../../etc/passwd",
+  "a\nb",
+  " ",
+  "NULL",
+  "é",
+  "e\u0301",
+  "A",
+  "a",
+  "0",
+  "00",
+  "😀",
+];
+
+/**
+ * Registers the contract's tests.
+ *
+ * @param open an empty store over the clock; its `dispose` ends what it rests on
+ */
+export function testRecordStoreContract(
+  adapter: string,
+  open: (clock: Clock) => { store: RecordStore; dispose: () => void },
+): void {
+  function contract(
+    criterion: string,
+    run: (store: RecordStore, clock: ReturnType<typeof manualClock>) => Promise<void>,
+  ) {
+    Deno.test(`${adapter}: ${criterion}`, async () => {
+      const clock = manualClock();
+      const { store, dispose } = open(clock);
+      try {
+        await run(store, clock);
+      } finally {
+        await store.close();
+        dispose();
+      }
+    });
+  }
+
+  contract("a record that was put is got back, byte by byte", async (store) => {
+    const values = [bytes(), bytes(0), bytes(0, 255, 0, 128), crypto.getRandomValues(new Uint8Array(60_000))];
+    for (const [index, value] of values.entries()) {
+      await store.put("t", `k${index}`, value);
+      deepStrictEqual(await store.get("t", `k${index}`), value);
+    }
+  });
+
+  contract("an absent record is undefined, in an unknown table as well", async (store) => {
+    await store.put("t", "k", bytes(1));
+    strictEqual(await store.get("t", "other"), undefined);
+    strictEqual(await store.get("other", "k"), undefined);
+    deepStrictEqual(await store.list("other", { limit: 10 }), []);
+  });
+
+  contract("what was put or got is a copy: changing it changes no record", async (store) => {
+    const value = bytes(1, 2, 3);
+    await store.put("t", "k", value);
+    value.fill(9);
+    (await store.get("t", "k"))?.fill(8);
+    (await store.list("t", { limit: 1 }))[0]?.value.fill(7);
+    deepStrictEqual(await store.get("t", "k"), bytes(1, 2, 3));
+  });
+
+  contract("put overwrites the value and the lifetime", async (store, clock) => {
+    await store.put("t", "k", bytes(1), { expiresAtMs: clock.now() + 10 });
+    await store.put("t", "k", bytes(2));
+    clock.advance(10);
+    deepStrictEqual(await store.get("t", "k"), bytes(2));
+    await store.put("t", "k", bytes(3), { expiresAtMs: clock.now() + 10 });
+    clock.advance(10);
+    strictEqual(await store.get("t", "k"), undefined);
+  });
+
+  contract("create writes only where there is no record, and leaves the one that is there", async (store) => {
+    strictEqual(await store.create("t", "k", bytes(1)), true);
+    strictEqual(await store.create("t", "k", bytes(2)), false);
+    deepStrictEqual(await store.get("t", "k"), bytes(1));
+    strictEqual(await store.create("other", "k", bytes(2)), true);
+    await store.delete("t", "k");
+    strictEqual(await store.create("t", "k", bytes(3)), true);
+    deepStrictEqual(await store.get("t", "k"), bytes(3));
+  });
+
+  contract("ASVS V15.4.2: of many that create one record at once, exactly one does", async (store) => {
+    const results = await Promise.all(
+      Array.from({ length: 50 }, (_, index) => store.create("t", "k", bytes(index))),
+    );
+    strictEqual(results.filter((created) => created).length, 1);
+    deepStrictEqual(await store.get("t", "k"), bytes(results.indexOf(true)));
+  });
+
+  contract(
+    "a record counts until its moment and from then on is as if deleted, for every method",
+    async (store, clock) => {
+      const expiresAtMs = clock.now() + 1000;
+      await store.put("t", "a", bytes(1), { expiresAtMs });
+      await store.create("t", "b", bytes(2), { expiresAtMs });
+      await store.create("t", "c", bytes(3), { expiresAtMs });
+      await store.put("t", "d", bytes(4));
+      clock.advance(999);
+      strictEqual((await store.list("t", { limit: 10 })).length, 4);
+      strictEqual(await store.create("t", "a", bytes(9)), false);
+      clock.advance(1);
+      strictEqual(await store.get("t", "a"), undefined);
+      deepStrictEqual((await store.list("t", { limit: 10 })).map(({ key }) => key), ["d"]);
+      strictEqual(await store.delete("t", "b"), false);
+      strictEqual(await store.create("t", "c", bytes(5)), true);
+      deepStrictEqual(await store.get("t", "c"), bytes(5));
+    },
+  );
+
+  contract("a record that is put with a moment in the past is not there", async (store, clock) => {
+    await store.put("t", "k", bytes(1), { expiresAtMs: clock.now() });
+    strictEqual(await store.get("t", "k"), undefined);
+    strictEqual(await store.create("t", "k", bytes(2), { expiresAtMs: 0 }), true);
+    strictEqual(await store.get("t", "k"), undefined);
+  });
+
+  contract("delete tells whether there was a record, and touches no other", async (store) => {
+    await store.put("t", "k", bytes(1));
+    await store.put("t", "l", bytes(2));
+    await store.put("other", "k", bytes(3));
+    strictEqual(await store.delete("t", "k"), true);
+    strictEqual(await store.delete("t", "k"), false);
+    strictEqual(await store.delete("never", "k"), false);
+    deepStrictEqual(await store.get("t", "l"), bytes(2));
+    deepStrictEqual(await store.get("other", "k"), bytes(3));
+  });
+
+  contract(
+    "list gives the keys by code point, where UTF-16 units would order them differently",
+    async (store) => {
+      const sorted = [
+        "!",
+        "0",
+        "A",
+        "a",
+        "a\u0001",
+        "aa",
+        "b",
+        "é",
+        "\ud7ff",
+        "\ue000",
+        "\uffff",
+        "\u{10000}",
+        "😀",
+      ];
+      for (const key of sorted.toReversed()) await store.put("t", key, bytes(key.length));
+      deepStrictEqual(
+        await store.list("t", { limit: 100 }),
+        sorted.map((key) => ({ key, value: bytes(key.length) })),
+      );
+    },
+  );
+
+  contract(
+    "paging by `after` gives every record once, whatever the page is and whether `after` still exists",
+    async (store) => {
+      const keys = Array.from({ length: 23 }, (_, index) => `k${String(index).padStart(2, "0")}`);
+      for (const key of keys) await store.put("t", key, bytes(1));
+      await store.put("s", "k99", bytes(1));
+      await store.put("u", "k00", bytes(1));
+      for (const limit of [1, 7, 23, 24]) {
+        const seen: string[] = [];
+        let after: string | undefined;
+        for (;;) {
+          const page = await store.list("t", after === undefined ? { limit } : { after, limit });
+          strictEqual(page.length <= limit, true);
+          seen.push(...page.map(({ key }) => key));
+          if (page.length < limit) break;
+          after = page.at(-1)?.key;
+        }
+        deepStrictEqual(seen, keys);
+      }
+      await store.delete("t", "k05");
+      deepStrictEqual((await store.list("t", { after: "k05", limit: 1 }))[0]?.key, "k06");
+      deepStrictEqual(await store.list("t", { after: "k22", limit: 5 }), []);
+      deepStrictEqual(await store.list("t", { limit: 0 }), []);
+    },
+  );
+
+  contract("ASVS V1.2.4: names of tables and keys are just names", async (store) => {
+    await store.put("users", "k", bytes(1));
+    for (const [index, key] of ODD_KEYS.entries()) {
+      strictEqual(await store.create("t", key, bytes(index)), true, key);
+      strictEqual(await store.create(key, "k", bytes(index)), true, key);
+    }
+    for (const [index, key] of ODD_KEYS.entries()) {
+      deepStrictEqual(await store.get("t", key), bytes(index), key);
+      deepStrictEqual(await store.list(key, { limit: 10 }), [{ key: "k", value: bytes(index) }]);
+    }
+    strictEqual((await store.list("t", { limit: 100 })).length, ODD_KEYS.length);
+    for (const key of ODD_KEYS) strictEqual(await store.delete("t", key), true, key);
+    deepStrictEqual(await store.list("t", { limit: 100 }), []);
+    deepStrictEqual(await store.get("users", "k"), bytes(1));
+  });
+
+  contract("property: it does what a map of its live records does", async (store, clock) => {
+    const name = fc.oneof(fc.constantFrom("a", "b", "B"), anyText.filter(isKey));
+    const act = fc.record({
+      kind: fc.constantFrom("put", "create", "delete", "get", "list", "advance"),
+      key: name,
+      value: fc.uint8Array({ maxLength: 4 }),
+      lifeMs: fc.option(fc.nat(20), { nil: undefined }),
+    });
+    let round = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(act, { maxLength: 20 }), async (acts) => {
+        const table = `table${round++}`;
+        const model = new Map<string, { value: Uint8Array; expiresAtMs: number }>();
+        for (const { kind, key, value: drawn, lifeMs } of acts) {
+          for (const [each, { expiresAtMs }] of model) if (expiresAtMs <= clock.now()) model.delete(each);
+          const value = Uint8Array.from(drawn);
+          const expiresAtMs = clock.now() + (lifeMs ?? 0);
+          const lifetime = lifeMs === undefined ? undefined : { expiresAtMs };
+          const modelled = { value, expiresAtMs: lifeMs === undefined ? Infinity : expiresAtMs };
+          if (kind === "put") {
+            await store.put(table, key, value, lifetime);
+            model.set(key, modelled);
+          } else if (kind === "create") {
+            strictEqual(await store.create(table, key, value, lifetime), !model.has(key));
+            if (!model.has(key)) model.set(key, modelled);
+          } else if (kind === "delete") {
+            strictEqual(await store.delete(table, key), model.delete(key));
+          } else if (kind === "get") {
+            deepStrictEqual(await store.get(table, key), model.get(key)?.value);
+          } else if (kind === "list") {
+            const keys = (await store.list(table, { limit: 100 })).map((record) => record.key);
+            deepStrictEqual(keys.toSorted(), [...model.keys()].toSorted());
+          } else clock.advance(7);
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+}
+
+/** What the port takes for a key. */
+function isKey(text: string): boolean {
+  return text !== "" && !text.includes("\0");
+}

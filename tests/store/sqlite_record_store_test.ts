@@ -1,0 +1,212 @@
+// Tests of the record store in SQLite: the contract, and what only a file can do.
+import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { Fault } from "../../src/faults/fault.ts";
+import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
+import { systemClock } from "../../src/time/clock.ts";
+import { makePrivateFile } from "../../src/vault/sealed_file.ts";
+import { manualClock } from "../support/manual_clock.ts";
+import { testRecordStoreContract } from "./record_store_contract.ts";
+
+testRecordStoreContract("SQLite store", (clock) => {
+  const folder = Deno.makeTempDirSync({ prefix: "store-" });
+  return {
+    store: openSqliteRecordStore(`${folder}/portcullis.db`, clock),
+    dispose: () => Deno.removeSync(folder, { recursive: true }),
+  };
+});
+
+/** Runs with a file's name in a folder of its own. */
+async function withFile(run: (file: string, folder: string) => Promise<void>): Promise<void> {
+  const folder = Deno.makeTempDirSync({ prefix: "store-" });
+  try {
+    await run(`${folder}/portcullis.db`, folder);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+const isUnavailable = (thrown: unknown): true => {
+  ok(thrown instanceof Fault);
+  strictEqual(thrown.kind, "unavailable");
+  return true;
+};
+
+/** A text that stands nowhere by chance. */
+const MARK = "find-me-in-the-file-if-you-can";
+const MARK_BYTES = new TextEncoder().encode(MARK);
+
+/** Whether any file of the folder holds the mark. */
+function holdsMark(folder: string): boolean {
+  return [...Deno.readDirSync(folder)].some(({ name }) =>
+    new TextDecoder("latin1").decode(Deno.readFileSync(`${folder}/${name}`)).includes(MARK)
+  );
+}
+
+Deno.test("SQLite store: records survive a reopening, with their lifetimes", async () => {
+  await withFile(async (file) => {
+    const clock = manualClock();
+    const first = openSqliteRecordStore(file, clock);
+    await first.put("t", "short", Uint8Array.of(1), { expiresAtMs: clock.now() + 10 });
+    await first.put("t", "long", Uint8Array.of(2));
+    await first.close();
+    const second = openSqliteRecordStore(file, clock);
+    strictEqual((await second.list("t", { limit: 10 })).length, 2);
+    clock.advance(10);
+    deepStrictEqual(await second.list("t", { limit: 10 }), [{ key: "long", value: Uint8Array.of(2) }]);
+    await second.close();
+  });
+});
+
+Deno.test("SQLite store: a write is in the file when its promise resolves, without a close", async () => {
+  await withFile(async (file) => {
+    const writer = openSqliteRecordStore(file, systemClock);
+    await writer.put("t", "k", Uint8Array.of(1));
+    const reader = openSqliteRecordStore(file, systemClock);
+    deepStrictEqual(await reader.get("t", "k"), Uint8Array.of(1));
+    await reader.close();
+    await writer.close();
+  });
+});
+
+Deno.test("SQLite store: what has expired is swept from the file at the next opening", async () => {
+  await withFile(async (file, folder) => {
+    const clock = manualClock();
+    const first = openSqliteRecordStore(file, clock);
+    await first.put("t", "gone", MARK_BYTES, { expiresAtMs: clock.now() + 10 });
+    await first.put("t", "stays", Uint8Array.of(1), { expiresAtMs: clock.now() + 11 });
+    await first.close();
+    strictEqual(holdsMark(folder), true);
+    clock.advance(10);
+    await openSqliteRecordStore(file, clock).close();
+    using database = new DatabaseSync(file);
+    deepStrictEqual(database.prepare("SELECT key FROM records").all().map((row) => row.key), ["stays"]);
+    strictEqual(holdsMark(folder), false);
+  });
+});
+
+Deno.test("ASVS V14.2.7: SQLite store: bytes that were deleted or overwritten are in no file after the close", async () => {
+  await withFile(async (file, folder) => {
+    const store = openSqliteRecordStore(file, systemClock);
+    await store.put("t", "deleted", MARK_BYTES);
+    await store.put("t", "overwritten", MARK_BYTES);
+    strictEqual(holdsMark(folder), true);
+    await store.delete("t", "deleted");
+    await store.put("t", "overwritten", Uint8Array.of(1));
+    await store.close();
+    strictEqual(holdsMark(folder), false);
+  });
+});
+
+Deno.test("SQLite store: over a private file all its files are private, whatever the umask", async () => {
+  await withFile(async (file, folder) => {
+    const umask = Deno.umask(0);
+    try {
+      makePrivateFile(file);
+      const store = openSqliteRecordStore(file, systemClock);
+      await store.put("t", "k", Uint8Array.of(1));
+      const files = [...Deno.readDirSync(folder)].map(({ name }) => name);
+      ok(files.length >= 2, "there is a write-ahead log");
+      for (const name of files) {
+        strictEqual((Deno.statSync(`${folder}/${name}`).mode ?? 0) & 0o777, 0o600, name);
+      }
+      await store.close();
+    } finally {
+      Deno.umask(umask);
+    }
+  });
+});
+
+Deno.test("SQLite store: a file that is no database, or cannot be opened, is a fault", async () => {
+  await withFile((file, folder) => {
+    Deno.writeTextFileSync(
+      file,
+      "this is no database, and long enough to be told from an empty file ".repeat(20),
+    );
+    throws(() => openSqliteRecordStore(file, systemClock), isUnavailable);
+    throws(() => openSqliteRecordStore(`${folder}/no/such/folder/x.db`, systemClock), isUnavailable);
+    throws(() => openSqliteRecordStore(folder, systemClock), isUnavailable);
+    return Promise.resolve();
+  });
+});
+
+Deno.test("SQLite store: a database with pages overwritten is a fault at the latest when they are read", async () => {
+  await withFile(async (file) => {
+    const first = openSqliteRecordStore(file, systemClock);
+    for (let index = 0; index < 100; index++) await first.put("t", `k${index}`, new Uint8Array(1000));
+    await first.close();
+    const damaged = Deno.readFileSync(file);
+    damaged.fill(0x5a, 4096); // all but the first page
+    Deno.writeFileSync(file, damaged);
+    await rejects(async () => {
+      const store = openSqliteRecordStore(file, systemClock);
+      try {
+        await store.list("t", { limit: 1000 });
+      } finally {
+        await store.close();
+      }
+    }, isUnavailable);
+  });
+});
+
+Deno.test("SQLite store: every method of a closed store rejects with a fault, none throws", async () => {
+  await withFile(async (file) => {
+    const store = openSqliteRecordStore(file, systemClock);
+    await store.close();
+    const value = Uint8Array.of(1);
+    for (
+      const call of [
+        () => store.get("t", "k"),
+        () => store.put("t", "k", value),
+        () => store.create("t", "k", value),
+        () => store.delete("t", "k"),
+        () => store.list("t", { limit: 1 }),
+      ]
+    ) await rejects(call(), isUnavailable);
+  });
+});
+
+Deno.test("SQLite store: two processes share the records, and a record is created by one of them only", async () => {
+  await withFile(async (file) => {
+    const store = openSqliteRecordStore(file, systemClock);
+    strictEqual(await store.create("t", "shared", Uint8Array.of(1)), true);
+    const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--no-prompt",
+        "--cached-only",
+        "--no-check",
+        `--allow-read=${file}`,
+        `--allow-write=${file}`,
+        join(import.meta.dirname ?? "", "fixtures/create_record.ts"),
+        file,
+      ],
+      env: { NO_COLOR: "1" },
+    }).output();
+    ok(success, new TextDecoder().decode(stderr));
+    deepStrictEqual(JSON.parse(new TextDecoder().decode(stdout)), {
+      created: false,
+      keys: ["shared", "theirs"],
+    });
+    deepStrictEqual(await store.get("t", "shared"), Uint8Array.of(1));
+    deepStrictEqual(await store.get("t", "theirs"), Uint8Array.of(3));
+    await store.close();
+  });
+});
+
+Deno.test("ASVS V16.5.2: SQLite store: while another holds the file a write is a fault after a short wait, and a read works", async () => {
+  await withFile(async (file) => {
+    const store = openSqliteRecordStore(file, systemClock);
+    await store.put("t", "k", Uint8Array.of(1));
+    using other = new DatabaseSync(file);
+    other.exec("BEGIN IMMEDIATE");
+    await rejects(store.put("t", "k", Uint8Array.of(2)), isUnavailable);
+    await rejects(store.create("t", "new", Uint8Array.of(2)), isUnavailable);
+    deepStrictEqual(await store.get("t", "k"), Uint8Array.of(1));
+    other.exec("ROLLBACK");
+    await store.put("t", "k", Uint8Array.of(3));
+    deepStrictEqual(await store.get("t", "k"), Uint8Array.of(3));
+    await store.close();
+  });
+});

@@ -1,0 +1,137 @@
+// Tests of the key ring: data keys that only the master key opens, the same after every restart.
+import { deepStrictEqual, match, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { encodeUtf8 } from "../../src/encoding/utf8.ts";
+import { Fault } from "../../src/faults/fault.ts";
+import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import { importSealingKey, open, seal } from "../../src/vault/aead.ts";
+import { openKeyRing } from "../../src/vault/key_ring.ts";
+import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { manualClock } from "../support/manual_clock.ts";
+
+const PLAIN = encodeUtf8("portcullis");
+
+function emptyVault() {
+  const clock = manualClock();
+  const masterKey = parseMasterKey(generateMasterKey());
+  const store = openMemoryRecordStore(clock);
+  return { clock, masterKey, store, openRing: () => openKeyRing(store, masterKey, clock) };
+}
+
+function isUnavailable(words: RegExp): (thrown: unknown) => true {
+  return (thrown) => {
+    ok(thrown instanceof Fault);
+    strictEqual(thrown.kind, "unavailable");
+    match(thrown.message, words);
+    return true;
+  };
+}
+
+Deno.test("an empty store gets one data key of each kind, and a reopening makes no more", async () => {
+  const { store, openRing } = emptyVault();
+  await openRing();
+  const keys = (await store.list("data_keys", { limit: 10 })).map(({ key }) => key);
+  deepStrictEqual(keys.map((key) => key.split(".")[0]), ["pseudonym", "seal"]);
+  await openRing();
+  deepStrictEqual((await store.list("data_keys", { limit: 10 })).map(({ key }) => key), keys);
+});
+
+Deno.test("a reopened ring opens old values and gives the same pseudonyms", async () => {
+  const { openRing } = emptyVault();
+  const first = await openRing();
+  const sealed = await first.seal("t/k", PLAIN);
+  const second = await openRing();
+  deepStrictEqual(await second.open("t/k", sealed), PLAIN);
+  strictEqual(second.pseudonym("account", "ada"), first.pseudonym("account", "ada"));
+});
+
+Deno.test("values are bound to their place and to their bytes", async () => {
+  const ring = await emptyVault().openRing();
+  const sealed = await ring.seal("t/k", PLAIN);
+  await rejects(ring.open("t/l", sealed), isUnavailable(/altered or moved/));
+  sealed[sealed.length - 1] = (sealed.at(-1) ?? 0) ^ 1;
+  await rejects(ring.open("t/k", sealed), isUnavailable(/altered or moved/));
+});
+
+Deno.test("ASVS V11.2.2: after another seal key is added the newest seals, and values of the old one still open", async () => {
+  const { store, masterKey, clock, openRing } = emptyVault();
+  const sealedBefore = await (await openRing()).seal("t/k", PLAIN);
+  const [, sealKey] = await store.list("data_keys", { limit: 10 });
+  const newest = `${sealKey?.key}z`;
+  const master = await importSealingKey("master", masterKey);
+  await store.put("data_keys", newest, await seal(master, `data_keys/${newest}`, new Uint8Array(32).fill(7)));
+  const ring = await openKeyRing(store, masterKey, clock);
+  const sealedAfter = await ring.seal("t/k", PLAIN);
+  ok(new TextDecoder("latin1").decode(sealedAfter).includes(newest.split(".")[1] ?? "?"));
+  deepStrictEqual(await ring.open("t/k", sealedBefore), PLAIN);
+  deepStrictEqual(await ring.open("t/k", sealedAfter), PLAIN);
+});
+
+Deno.test("a value that names no key of the ring is a fault that names the key", async () => {
+  const ring = await emptyVault().openRing();
+  const foreign = await seal(await importSealingKey("key_foreign", new Uint8Array(32)), "t/k", PLAIN);
+  await rejects(ring.open("t/k", foreign), isUnavailable(/there is no data key key_foreign/));
+});
+
+Deno.test("another master key is a fault that says so, and nothing is written", async () => {
+  const { store, clock, openRing } = emptyVault();
+  await openRing();
+  const before = await store.list("data_keys", { limit: 10 });
+  const other = parseMasterKey(generateMasterKey());
+  await rejects(
+    openKeyRing(store, other, clock),
+    isUnavailable(/^Cannot open data key key_\w+: the master key is not the one it was wrapped under/),
+  );
+  deepStrictEqual(await store.list("data_keys", { limit: 10 }), before);
+});
+
+Deno.test("a wrapped key that was altered, moved to another id or is of an unknown kind is a fault", async () => {
+  for (
+    const damage of ["altered", "moved", "unknown kind"] as const
+  ) {
+    const { store, openRing } = emptyVault();
+    await openRing();
+    const [record] = await store.list("data_keys", { limit: 1 });
+    if (record === undefined) throw new Error("there is no key");
+    const { key, value } = record;
+    if (damage === "altered") {
+      value[value.length - 20] = (value.at(-20) ?? 0) ^ 1;
+      await store.put("data_keys", key, value);
+    } else await store.put("data_keys", damage === "moved" ? `${key}0` : "other.key_1", value);
+    await rejects(openRing(), isUnavailable(damage === "unknown kind" ? /kind is unknown/ : /was altered/));
+  }
+});
+
+Deno.test("ASVS V13.3.1: no data key and no master key stands in the store", async () => {
+  const { store, masterKey, openRing } = emptyVault();
+  const ring = await openRing();
+  const records = await store.list("data_keys", { limit: 10 });
+  const master = await importSealingKey("master", masterKey);
+  const everything = records.map(({ key, value }) => encodeUtf8(key).toHex() + value.toHex()).join();
+  const raws = await Promise.all(records.map(({ key, value }) => open(master, `data_keys/${key}`, value)));
+  for (const raw of [masterKey, ...raws]) {
+    strictEqual(raw.length, 32);
+    for (let start = 0; start <= 24; start += 8) {
+      ok(!everything.includes(raw.slice(start, start + 8).toHex()));
+    }
+  }
+  // These are the keys that are in use, not others: the second is the one that makes the pseudonyms.
+  const [pseudonymKey] = raws;
+  const expected = createHmac("sha256", pseudonymKey ?? "").update("account\u0000ada").digest().subarray(
+    0,
+    16,
+  );
+  strictEqual(ring.pseudonym("account", "ada"), expected.toString("base64url"));
+});
+
+Deno.test("a pseudonym is 22 characters, and another for each text, purpose and vault", async () => {
+  const ring = await emptyVault().openRing();
+  const pseudonym = ring.pseudonym("account", "ada");
+  match(pseudonym, /^[A-Za-z0-9_-]{22}$/);
+  strictEqual(ring.pseudonym("account", "ada"), pseudonym);
+  for (const other of ["Ada", "ada ", "", "account\u0000ada", "a\u0301da", "ada\u0000"]) {
+    notStrictEqual(ring.pseudonym("account", other), pseudonym);
+  }
+  notStrictEqual(ring.pseudonym("address", "ada"), pseudonym);
+  notStrictEqual((await emptyVault().openRing()).pseudonym("account", "ada"), pseudonym);
+});
