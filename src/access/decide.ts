@@ -29,15 +29,20 @@ export function decide(principal: Principal, action: Action): Outcome<true, Acce
     : no("role_lacks_action");
 }
 
-/** Decides on an action on a model: whether it is seen comes first, so that a refusal never tells that it exists. */
+/**
+ * Decides on an action on a model: whether it is seen comes first, so that a refusal never tells that it exists. To run
+ * it, one role must both have the action and stand on the card: roles do not lend each other what they lack.
+ */
 export function decideOnModel(
   principal: Principal,
   action: Action,
   model: ModelAccess,
 ): Outcome<true, AccessRefusal> {
-  if (!principal.roles.some((role) => isRole(role) && model.see.includes(role))) return no("model_hidden");
-  if (action === "model:infer" && !principal.roles.some((role) => isRole(role) && model.use.includes(role))) {
-    return no("model_not_usable");
-  }
-  return decide(principal, action);
+  const roles = principal.roles.filter(isRole);
+  if (!roles.some((role) => model.see.includes(role))) return no("model_hidden");
+  const able = roles.filter((role) => ROLE_ACTIONS[role].includes(action));
+  if (able.length === 0) return no("role_lacks_action");
+  return action !== "model:infer" || able.some((role) => model.use.includes(role))
+    ? ok(true)
+    : no("model_not_usable");
 }

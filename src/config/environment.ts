@@ -24,7 +24,11 @@ export function readEnvironment(): EnvironmentOutcome {
   const file = readConfigFile(variables, files, mistakes);
   readSecretFiles(variables, files, mistakes);
   const parsed = parseConfig({ variables, file, cores: navigator.hardwareConcurrency, storeExists });
-  if (!parsed.ok) return { ok: false, mistakes: [...mistakes, ...parsed.mistakes] };
+  // A secret whose file could not be read is not missing as well.
+  const told = new Set(mistakes.map(({ where }) => where.replace(/_FILE$/, "")));
+  if (!parsed.ok) {
+    return { ok: false, mistakes: [...mistakes, ...parsed.mistakes.filter(({ where }) => !told.has(where))] };
+  }
   return mistakes.length > 0 ? { ok: false, mistakes } : { ok: true, config: parsed.config, files };
 }
 

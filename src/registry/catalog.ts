@@ -93,12 +93,19 @@ function modelFolders(directory: string): Deno.DirEntry[] {
   }
 }
 
-type CardRefusal = "card_missing" | "card_not_json" | "card_invalid" | "card_names_another_folder";
+type CardRefusal =
+  | "card_missing"
+  | "card_is_no_file"
+  | "card_not_json"
+  | "card_invalid"
+  | "card_names_another_folder";
 
 function readCard(folder: string, name: string): Outcome<ModelCard, CardRefusal> {
   let bytes: Uint8Array;
   try {
-    bytes = Deno.readFileSync(`${folder}/${CARD_FILE}`);
+    const path = `${folder}/${CARD_FILE}`;
+    if (!Deno.lstatSync(path).isFile) return no("card_is_no_file");
+    bytes = Deno.readFileSync(path);
   } catch {
     return no("card_missing");
   }

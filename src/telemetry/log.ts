@@ -45,7 +45,7 @@ export function openLog(options: { level: LogLevel; clock: Clock; sink: LogSink 
 
   function line(level: LogLevel, event: string, fields: LogFields): string {
     const entry: Record<string, unknown> = { time: new Date(clock.now()).toISOString(), level, event };
-    for (const name in fields) entry[name] = redact(name, fields[name]);
+    for (const name in fields) if (!(name in entry)) entry[name] = redact(name, fields[name]);
     return JSON.stringify(entry).replace(
       UNSAFE,
       (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, "0")}`,

@@ -80,4 +80,12 @@ function writeNewFile(file: string, bytes: Uint8Array): void {
     handle.close();
   }
   Deno.renameSync(beside, file);
+  if (Deno.build.os === "windows") return;
+  // The name is durable only when the folder is: a store that outlives its key would be lost.
+  const folder = Deno.openSync(file.slice(0, file.lastIndexOf("/")) || ".", { read: true });
+  try {
+    folder.syncSync();
+  } finally {
+    folder.close();
+  }
 }

@@ -74,6 +74,14 @@ Deno.test("roles add up: what one of them allows is allowed, beside names that a
   strictEqual(decide(principal("root", "auditor"), "model:infer").ok, false);
 });
 
+Deno.test("roles do not lend each other what they lack: to run a model one role has both the action and its place on the card", () => {
+  const auditorsOnly = { see: [...ROLES], use: ["auditor"] };
+  deepStrictEqual(decideOnModel(principal("auditor", "user"), "model:infer", auditorsOnly), {
+    ok: false,
+    reason: "model_not_usable",
+  });
+});
+
 Deno.test("what is no action is allowed to nobody", () => {
   for (const action of ["", "*", "model:delete", "MODEL:READ", "__proto__"]) {
     for (const role of ROLES) strictEqual(decide(principal(role), action as Action).ok, false);
