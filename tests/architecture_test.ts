@@ -50,7 +50,7 @@ const POWERS: readonly {
   {
     power: "the environment",
     pattern: /\bDeno\.env\b|\bprocess\.env\b/,
-    homes: ["config/environment.ts", "cli/health_check.ts"],
+    homes: ["config/environment.ts"],
   },
   {
     power: "a listening socket",

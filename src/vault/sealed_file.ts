@@ -7,7 +7,7 @@ import { importSealingKey, open, seal } from "./aead.ts";
 export function makePrivateFolder(folder: string): void {
   Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
   // mkdir's mode is cut by the umask and not applied to a folder that was there.
-  if (Deno.build.os !== "windows") Deno.chmodSync(folder, 0o700);
+  if (((Deno.statSync(folder).mode ?? 0o700) & 0o777) !== 0o700) Deno.chmodSync(folder, 0o700);
 }
 
 /** Makes an empty file that only its owner may read, unless it exists; for a database, whose side files take its mode over. */

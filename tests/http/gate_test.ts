@@ -1,5 +1,6 @@
 // The gate's steps one by one: addresses, rates, headers across origins, bodies, durability.
 import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
+import fc from "fast-check";
 import { Fault } from "../../src/faults/fault.ts";
 import { createApp } from "../../src/http/app.ts";
 import { clientAddress } from "../../src/http/middleware/client_address.ts";
@@ -227,6 +228,38 @@ Deno.test("readJsonBody() gives up on a body that stops arriving", async () => {
     kind = thrown instanceof Fault ? thrown.kind : String(thrown);
   }
   strictEqual(kind, "body_timeout");
+});
+
+Deno.test("readJsonBody() puts a body together from pieces of any size (property)", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.json(),
+      fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 }),
+      fc.boolean(),
+      async (text, cuts, announced) => {
+        const bytes = new TextEncoder().encode(text);
+        let offset = 0;
+        let cut = 0;
+        const body = new ReadableStream<Uint8Array>({
+          pull(controller) {
+            if (offset >= bytes.length) return controller.close();
+            const end = offset + (cuts[cut++ % cuts.length] ?? 1);
+            controller.enqueue(bytes.subarray(offset, end));
+            offset = end;
+          },
+        });
+        const headers = {
+          "content-type": "application/json",
+          ...(announced ? { "content-length": String(bytes.length) } : {}),
+        };
+        const request = new Request("http://x/", { method: "POST", headers, body });
+        deepStrictEqual(
+          await readJsonBody(request, { bodyBytesMax: 100_000, bodyTimeoutMs: 5000 }),
+          JSON.parse(text),
+        );
+      },
+    ),
+  );
 });
 
 Deno.test("readJsonBody() stops at the limit where no length was announced", async () => {

@@ -111,13 +111,17 @@ export async function rawRequest(port: number, request: string, waitMs = 2000): 
   let answer = "";
   const timer = setTimeout(() => connection.close(), waitMs);
   try {
-    await connection.write(new TextEncoder().encode(request));
+    // Not awaited: a server that refuses early does not read the rest.
+    const sending = writeAll(connection, new TextEncoder().encode(request));
     const buffer = new Uint8Array(16_384);
     for (;;) {
       const read = await connection.read(buffer);
       if (read === null) break;
       answer += decoder.decode(buffer.subarray(0, read), { stream: true });
+      if (/^connection: close\r$/im.test(answer) && isWhole(answer)) break;
     }
+    connection.close();
+    await sending;
   } catch {
     // Closed by the timer or reset by the peer: what came until then is the answer.
   } finally {
@@ -129,6 +133,21 @@ export async function rawRequest(port: number, request: string, waitMs = 2000): 
     }
   }
   return answer;
+}
+
+async function writeAll(connection: Deno.TcpConn, bytes: Uint8Array): Promise<void> {
+  try {
+    for (let sent = 0; sent < bytes.length;) sent += await connection.write(bytes.subarray(sent));
+  } catch {
+    // The server closed first; what it said is what counts.
+  }
+}
+
+/** Whether an answer with a length has come as a whole. */
+function isWhole(answer: string): boolean {
+  const [head = "", ...rest] = answer.split("\r\n\r\n");
+  const announced = /^content-length: (\d+)/im.exec(head)?.[1];
+  return announced !== undefined && rest.join("\r\n\r\n").length >= Number(announced);
 }
 
 /** The flags of `deno task flags` under these settings. */

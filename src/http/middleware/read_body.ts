@@ -11,6 +11,11 @@ export interface BodyBounds {
 }
 
 const JSON_DEPTH_MAX = 32;
+/** Room before anything has come: what is announced is not yet sent. */
+const BUFFER_BYTES_FIRST = 4096;
+/** Each piece costs a turn of the event loop, however small it is: a body of single bytes would hold a core for many seconds. */
+const PIECES_FREE = 1000;
+const PIECE_BYTES_MEAN_MIN = 256;
 /** RFC 8259 §11 gives application/json no parameters; a charset of UTF-8 is harmless and common. */
 const JSON_MEDIA_TYPE = /^application\/json *(?:; *charset="?utf-8"? *)?$/i;
 
@@ -57,18 +62,28 @@ async function readBytes(request: Request, { bodyBytesMax, bodyTimeoutMs }: Body
   if (announced > bodyBytesMax) throw tooLarge(bodyBytesMax);
   const reader = request.body?.getReader();
   if (reader === undefined) return new Uint8Array();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<"late">((resolve) => timer = setTimeout(resolve, bodyTimeoutMs, "late"));
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
+  let late = false;
+  // Ends the read under way: a promise to race with would gather a reaction for each piece.
+  const timer = setTimeout(() => {
+    late = true;
+    reader.cancel().catch(() => undefined);
+  }, bodyTimeoutMs);
   try {
+    // One buffer that grows: in pieces of one byte, a list of them would cost a hundred times the body's size.
+    let buffer = new Uint8Array(Math.min(announced || BUFFER_BYTES_FIRST, BUFFER_BYTES_FIRST));
+    let bytes = 0;
+    let pieces = 0;
     for (;;) {
-      const step = await Promise.race([reader.read(), late]);
-      if (step === "late") throw new Fault("body_timeout", "Cannot read a body: it did not arrive in time");
-      if (step.done) break;
-      bytes += step.value.length;
+      const { value: piece, done } = await reader.read();
+      if (late) throw new Fault("body_timeout", "Cannot read a body: it did not arrive in time");
+      if (done) return buffer.subarray(0, bytes);
+      bytes += piece.length;
       if (bytes > bodyBytesMax) throw tooLarge(bodyBytesMax);
-      chunks.push(step.value);
+      if (++pieces > PIECES_FREE + bytes / PIECE_BYTES_MEAN_MIN) {
+        throw invalid("it comes in too many small pieces", "The body comes in too many small pieces.");
+      }
+      // Most bodies come in one piece.
+      buffer = piece.length === announced ? piece : append(buffer, bytes - piece.length, piece);
     }
   } catch (thrown) {
     // Not awaited: a peer that stopped sending would hold the answer back.
@@ -79,18 +94,17 @@ async function readBytes(request: Request, { bodyBytesMax, bodyTimeoutMs }: Body
   } finally {
     clearTimeout(timer);
   }
-  const [only] = chunks;
-  return only !== undefined && chunks.length === 1 ? only : concatenate(chunks, bytes);
 }
 
-function concatenate(chunks: readonly Uint8Array[], bytes: number): Uint8Array {
-  const whole = new Uint8Array(bytes);
-  let offset = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, offset);
-    offset += chunk.length;
+/** The buffer with a piece behind its first `bytes` bytes; a larger one where it does not fit. */
+function append(buffer: Uint8Array<ArrayBuffer>, bytes: number, piece: Uint8Array): Uint8Array<ArrayBuffer> {
+  let room = buffer;
+  if (bytes + piece.length > buffer.length) {
+    room = new Uint8Array(2 * (bytes + piece.length));
+    room.set(buffer.subarray(0, bytes));
   }
-  return whole;
+  room.set(piece, bytes);
+  return room;
 }
 
 function tooLarge(bodyBytesMax: number): Fault {
