@@ -19,6 +19,7 @@ import { openSignIn } from "./identity/sign_in.ts";
 import { generateSigningKey, openSigningKeys } from "./identity/signing_keys.ts";
 import { openUsers, type Users } from "./identity/users.ts";
 import { openRunInference } from "./inference/run_inference.ts";
+import { openConcurrencyLimit } from "./limits/concurrency.ts";
 import { openMemoryRateCells } from "./limits/memory_rate_cells.ts";
 import { type Catalog, type ModelArtefacts, openCatalog } from "./registry/catalog.ts";
 import type { ModelCard } from "./registry/model_card.ts";
@@ -113,7 +114,14 @@ async function openParts(
     timeoutMs: config.auditTimeoutMs,
     waitingMax: AUDIT_WAITING_MAX,
   });
-  opened.push(() => trail.close());
+  let stopReason = "the start failed";
+  opened.push(async () => {
+    // Best effort: a trail that fails now has said so at each request before.
+    await trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
+      log.write("error", "audit.stop_not_recorded", { reason: toFault(fault).message })
+    );
+    await trail.close();
+  });
   await trail.record({
     type: "server.started",
     version: VERSION,
@@ -137,7 +145,6 @@ async function openParts(
   );
   const revocations = await openRevocations(store, clock);
   const users = openUsers(sealedTable(store, keyRing, "users"), keyRing, clock);
-  const generatedPassword = await ensureFirstUser(users, trail, config.adminPassword);
   const accessTokens = openAccessTokens({
     issuer: config.publicUrl,
     ttlSeconds: config.tokenTtlSeconds,
@@ -172,13 +179,20 @@ async function openParts(
       return range.ok ? [range.value] : [];
     }),
     catalog,
-    runInference: openRunInference({ catalog, engines, clock }),
+    runInference: openRunInference({
+      catalog,
+      engines,
+      atOnce: openConcurrencyLimit(config.requestsAtOncePerUser),
+      clock,
+    }),
     requestTimeoutMs: config.requestTimeoutMs,
     isReady,
     isModelReady,
     version: VERSION,
   };
   const routes = routeTable(parts);
+  // Last, so that nothing can fail between the making of a password and the showing of it.
+  const generatedPassword = await ensureFirstUser(users, trail, log, config.adminPassword);
   return {
     app: createApp(parts, routes),
     routes,
@@ -192,12 +206,7 @@ async function openParts(
       draining = true;
     },
     async close(reason) {
-      // Best effort: a trail that fails now has said so at each request before.
-      await trail.record({ type: "server.stopped", reason }).catch((fault) =>
-        log.write("error", "audit.stop_not_recorded", {
-          reason: toFault(fault).message,
-        })
-      );
+      stopReason = reason;
       await closeAll();
     },
   };
@@ -232,9 +241,15 @@ function openEngines(models: readonly AcceptedModel[], config: Config, clock: Cl
 async function ensureFirstUser(
   users: Users,
   trail: AuditTrail,
+  log: Log,
   configured: string | undefined,
 ): Promise<string | undefined> {
-  if (!await users.isEmpty()) return undefined;
+  if (!await users.isEmpty()) {
+    if (configured !== undefined) {
+      log.write("warn", "settings.admin_password_not_used", { reason: "the user exists already" });
+    }
+    return undefined;
+  }
   const password = configured ?? encodeBase64url(crypto.getRandomValues(new Uint8Array(18)));
   const user = await users.create({ username: FIRST_USER, password, roles: ["admin"] });
   await trail.record({ type: "user.created", subject: user.id, roles: user.roles, actor: "first start" });

@@ -1,13 +1,22 @@
-// Main: read the settings, assemble the server, serve, and close in order.
+// Main: read the settings, listen, assemble the server, serve, and close in order.
 import { assemble, FIRST_USER, type Portcullis } from "./assemble.ts";
 import type { Config } from "./config/config.ts";
 import { readEnvironment } from "./config/environment.ts";
+import { newId } from "./encoding/ids.ts";
 import { Fault, toFault } from "./faults/fault.ts";
+import type { App } from "./http/app.ts";
+import { standardHeaders } from "./http/middleware/standard_headers.ts";
 import { printError, printLine } from "./telemetry/terminal.ts";
+import { systemClock } from "./time/clock.ts";
 
 /** Exit codes of sysexits.h: a mistake in the settings, and a part that is not available. */
 const EXIT_CONFIG = 78;
 const EXIT_UNAVAILABLE = 69;
+/** Package runners pass Ctrl+C on twice; a person who means it twice takes longer. */
+const SECOND_SIGNAL_MS_MIN = 1000;
+
+/** Set by the first signal: from then on the listener ends by intent. */
+let stopping = false;
 
 async function main(): Promise<void> {
   const settings = readEnvironment();
@@ -18,21 +27,31 @@ async function main(): Promise<void> {
     Deno.exit(EXIT_CONFIG);
   }
   const { config } = settings;
-  let portcullis: Portcullis;
-  let server: Deno.HttpServer;
+  let portcullis: Portcullis | undefined;
   try {
+    // The socket first: a start that cannot have it must leave nothing behind, no user whose password nobody saw.
+    const server = listen(
+      config,
+      (request, peer) => portcullis?.app(request, peer) ?? Promise.resolve(starting(config)),
+    );
+    stopOnSignals(config, server, () => portcullis);
+    endWithListener(server, () => portcullis);
     portcullis = await assemble(config);
-    server = listen(config, portcullis);
   } catch (thrown) {
-    printError(`Cannot start: ${toFault(thrown).message}`);
+    printError(`Cannot start: ${explain(thrown)}`);
     Deno.exit(EXIT_UNAVAILABLE);
   }
   surviveStrays(portcullis);
-  stopOnSignals(config, portcullis, server);
   await greet(config, portcullis);
 }
 
-function listen(config: Config, portcullis: Portcullis): Deno.HttpServer {
+/** For the moment between the socket and the server behind it. */
+function starting(config: Config): Response {
+  const headers = standardHeaders(config.publicUrl, []).forAnswer(newId("req", systemClock.now()), null);
+  return new Response(null, { status: 503, headers: { ...headers, "Retry-After": "1" } });
+}
+
+function listen(config: Config, app: App): Deno.HttpServer {
   const { host: hostname, port } = config;
   try {
     return Deno.serve({
@@ -40,54 +59,75 @@ function listen(config: Config, portcullis: Portcullis): Deno.HttpServer {
       port,
       onListen: () => undefined,
       onError: () => new Response(null, { status: 500 }),
-    }, (request, info) => portcullis.app(request, info as { remoteAddr: { hostname?: string } }));
+    }, (request, info) => app(request, info as { remoteAddr: { hostname?: string } }));
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) {
-      throw new Fault(
-        "unavailable",
-        `this process may not listen on ${hostname}:${port}. Start it with the flags that these settings need:\n` +
-          "  deno run $(deno task --quiet flags) src/main.ts",
-      );
-    }
-    if (error instanceof Deno.errors.AddrInUse) {
-      throw new Fault(
-        "unavailable",
-        `${hostname}:${port} is in use. Choose another port with PORTCULLIS_PORT.`,
-      );
-    }
-    throw error;
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    throw new Fault(
+      "unavailable",
+      `${hostname}:${port} is in use, perhaps by another Portcullis. On another port:\n` +
+        `  PORTCULLIS_PORT=${port + 1} deno task serve`,
+    );
   }
+}
+
+/** In words that hold the next step. */
+function explain(thrown: unknown): string {
+  if (!(thrown instanceof Deno.errors.NotCapable)) return toFault(thrown).message;
+  return "these settings need other permissions than this process was started with. The flags that fit them:\n" +
+    "  deno task serve        (starts with them)\n" +
+    "  deno task flags        (prints them)";
+}
+
+/**
+ * A process whose listener has died (no file descriptors left, say) answers nobody: it ends, so that whoever runs it
+ * starts it again. Nothing acknowledged is lost by that.
+ */
+function endWithListener(server: Deno.HttpServer, opened: () => Portcullis | undefined): void {
+  const end = async (why: string): Promise<void> => {
+    if (stopping) return;
+    const log = opened()?.log;
+    log?.write("error", "server.listener_ended", { reason: why });
+    await log?.flush();
+    Deno.exit(EXIT_UNAVAILABLE);
+  };
+  server.finished.then(() => end("it was closed"), (thrown) => end(toFault(thrown).message));
 }
 
 /** Says what a person needs next. In production the log says it, for there nobody watches. */
 async function greet(config: Config, portcullis: Portcullis): Promise<void> {
-  const { log } = portcullis;
-  log.write("info", "server.listening", { host: config.host, port: config.port, mode: config.mode });
   const modelIds = portcullis.catalog.list().filter(({ accepted }) => accepted).map(({ card }) => card.id);
-  if (config.mode === "development") {
-    printLine(`\nPortcullis listens on ${config.publicUrl}`);
-    if (modelIds.length > 0) printLine(`  warming ${modelIds.join(", ")} …`);
+  if (config.mode === "production") {
+    const { log } = portcullis;
+    log.write("info", "server.listening", { host: config.host, port: config.port });
+    const failed = await portcullis.whenWarm();
+    log.write(failed === 0 ? "info" : "error", "server.warm", { models: modelIds.length, failed });
+    return;
   }
-  const failed = await portcullis.whenWarm();
-  log.write(failed === 0 ? "info" : "error", "server.warm", { models: modelIds.length, failed });
-  if (config.mode !== "development") return;
   const password = portcullis.generatedPassword;
-  const [model = "MODEL"] = modelIds;
-  printLine(failed === 0 ? "  ready" : "  started, but not every model could be opened: see the log");
+  printLine(`\nPortcullis listens on ${config.publicUrl}`);
+  printLine(`  sign in as   ${FIRST_USER}`);
   printLine(
-    password === undefined
-      ? `\n  sign in as   ${FIRST_USER}, with the password of the first start`
-      : `\n  sign in as   ${FIRST_USER}\n  password     ${password}   (shown this once)`,
+    `  password     ${
+      password === undefined ? "the one of the first start" : `${password}   (shown this once)`
+    }`,
   );
+  if (modelIds.length > 0) printLine(`  warming      ${modelIds.join(", ")} …`);
+  const failed = await portcullis.whenWarm();
+  printLine(
+    failed === 0
+      ? "  ready        stop with Ctrl+C"
+      : "  started, but not every model could be opened: see the log",
+  );
+  const [model] = modelIds;
+  if (model === undefined) return;
   printLine(`
-  try it       TOKEN=$(curl -s ${config.publicUrl}/v1/auth/login -H 'Content-Type: application/json' \\
-                 -d '{"username":"${FIRST_USER}","password":"${
-    password ?? "…"
-  }"}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/'); \\
-               curl -s ${config.publicUrl}/v1/embeddings -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
-                 -d '{"model":"${model}","input":"How old are you?"}'
+Try it, in another terminal:
 
-  stop         Ctrl+C
+PASSWORD='${password ?? "your password"}'
+TOKEN=$(curl -s ${config.publicUrl}/v1/auth/login -H 'Content-Type: application/json' \\
+  -d "{\\"username\\":\\"${FIRST_USER}\\",\\"password\\":\\"$PASSWORD\\"}" | sed -n 's/.*"access_token":"\\([^"]*\\)".*/\\1/p')
+curl -s ${config.publicUrl}/v1/embeddings -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+  -d '{"model":"${model}","input":"How old are you?"}'
 `);
 }
 
@@ -101,22 +141,31 @@ function surviveStrays({ log }: Portcullis): void {
   globalThis.addEventListener("error", (event) => stray(event, event.error));
 }
 
-/** SIGTERM and SIGINT: accept no more, let what runs end, record the stop, exit 0; a second signal or the deadline exits at once. */
-function stopOnSignals(config: Config, portcullis: Portcullis, server: Deno.HttpServer): void {
-  let stopping = false;
+/**
+ * SIGTERM and SIGINT: accept no more, let what runs end, record the stop, exit 0. A second signal, or the deadline, exits
+ * at once.
+ */
+function stopOnSignals(config: Config, server: Deno.HttpServer, opened: () => Portcullis | undefined): void {
+  let mayHurry = false;
   const stop = async (signal: string): Promise<void> => {
-    if (stopping) Deno.exit(1);
     stopping = true;
+    const portcullis = opened();
+    if (portcullis === undefined) Deno.exit(1);
     portcullis.drain();
     portcullis.log.write("info", "server.stopping", { signal });
+    setTimeout(() => mayHurry = true, SECOND_SIGNAL_MS_MIN);
     const deadline = setTimeout(() => Deno.exit(1), config.shutdownTimeoutMs);
     await server.shutdown();
     await portcullis.close(signal);
     clearTimeout(deadline);
+    if (config.mode === "development") printLine("stopped");
     Deno.exit(0);
   };
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    Deno.addSignalListener(signal, () => void stop(signal));
+    Deno.addSignalListener(signal, () => {
+      if (mayHurry) Deno.exit(1);
+      if (!stopping) void stop(signal);
+    });
   }
 }
 

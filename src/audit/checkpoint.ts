@@ -92,7 +92,9 @@ export class CheckpointFile {
     this.#path = `${directory}/${FILE_NAME}`;
     this.#file = openFile(this.#path, trailIsNew);
     try {
-      if (!this.#file.tryLockSync(true)) refuse("another writer has the trail open");
+      if (!this.#file.tryLockSync(true)) {
+        refuse("another Portcullis runs on this data folder; stop it, or set PORTCULLIS_DATA_DIR");
+      }
       const bytes = Deno.readFileSync(this.#path);
       const read = decodeCheckpoint(bytes);
       if (read.ok) {

@@ -47,7 +47,7 @@ const COMMANDS: Readonly<
       printLine(
         "Keep both where only the server reads them, best as files named by PORTCULLIS_MASTER_KEY_FILE and",
       );
-      printLine("PORTCULLIS_SIGNING_KEY_FILE. Who loses the master key loses what is sealed under it.");
+      printError("PORTCULLIS_SIGNING_KEY_FILE. Who loses the master key loses what is sealed under it.");
       return 0;
     },
   },
@@ -73,7 +73,9 @@ const COMMANDS: Readonly<
 function settings(): Settings {
   const outcome = readEnvironment();
   if (outcome.ok) return outcome;
-  for (const { where, what } of outcome.mistakes) printError(`${where} ${what}`);
+  printError("Cannot go on: the settings are wrong.");
+  for (const { where, what } of outcome.mistakes) printError(`  ${where} ${what}`);
+  printError("All settings: docs/settings.md");
   Deno.exit(78);
 }
 

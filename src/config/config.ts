@@ -150,24 +150,32 @@ function exposureMistakes(config: Config): ConfigMistake[] {
 
 function secretMistakes(config: Config): ConfigMistake[] {
   const mistakes: ConfigMistake[] = [];
-  const password = config.adminPassword;
-  if (password !== undefined && (PLACEHOLDER.test(password) || new Set(password).size < 5)) {
-    mistakes.push({
-      where: variableOf("adminPassword"),
-      what: "is a placeholder or too simple; choose a long random one",
-    });
+  const weak = (name: SettingName, what: string) => mistakes.push({ where: variableOf(name), what });
+  const { adminPassword, masterKey, signingKey } = config;
+  if (adminPassword !== undefined && (PLACEHOLDER.test(adminPassword) || new Set(adminPassword).size < 8)) {
+    weak("adminPassword", "is a placeholder or too simple; choose a long random one");
   }
-  // 32 random bytes in base64url have about 32 different characters; fewer than 16 do not happen by chance.
-  if (
-    config.masterKey !== undefined &&
-    (PLACEHOLDER.test(config.masterKey) || new Set(config.masterKey).size < 16)
-  ) {
-    mistakes.push({
-      where: variableOf("masterKey"),
-      what: "is a placeholder or not random; make one with: deno task keys",
-    });
+  if (masterKey !== undefined && (PLACEHOLDER.test(masterKey) || !looksRandom(masterKey))) {
+    weak("masterKey", "is a placeholder or not random; make one with: deno task keys");
+  }
+  // The last 32 bytes of an Ed25519 key in PKCS #8 are its seed (RFC 8410 §7): 43 characters of base64 hold it.
+  const pem = signingKey?.replace(/-----[A-Z ]+-----/g, "").replace(/[\s=]/g, "");
+  if (pem !== undefined && !looksRandom(pem.slice(-43))) {
+    weak("signingKey", "is not random; make one with: deno task keys");
   }
   return mistakes;
+}
+
+/**
+ * Whether 43 characters of base64 can be 32 random bytes. Random ones have about 32 different characters and next to no
+ * runs of neighbours of the alphabet; fewer than 16, or more than 8 neighbours, do not happen by chance.
+ */
+function looksRandom(text: string): boolean {
+  let neighbours = 0;
+  for (let index = 1; index < text.length; index++) {
+    if (Math.abs(text.charCodeAt(index) - text.charCodeAt(index - 1)) <= 1) neighbours++;
+  }
+  return new Set(text).size >= 16 && neighbours <= 8;
 }
 
 /** ASVS V6.3.2: production starts with no default secret. */

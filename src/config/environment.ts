@@ -18,7 +18,7 @@ export function readEnvironment(): EnvironmentOutcome {
   const mistakes: ConfigMistake[] = [];
   const files: string[] = [];
   const variables: Record<string, string> = {};
-  for (const [name, value] of Object.entries(Deno.env.toObject())) {
+  for (const [name, value] of Object.entries(environment())) {
     if (name.startsWith("PORTCULLIS_")) variables[name] = value;
   }
   const file = readConfigFile(variables, files, mistakes);
@@ -30,6 +30,16 @@ export function readEnvironment(): EnvironmentOutcome {
     return { ok: false, mistakes: [...mistakes, ...parsed.mistakes.filter(({ where }) => !told.has(where))] };
   }
   return mistakes.length > 0 ? { ok: false, mistakes } : { ok: true, config: parsed.config, files };
+}
+
+/** Nothing where the process may not even look: what it lacks then shows, and is explained, at the first socket or file. */
+function environment(): Record<string, string> {
+  try {
+    return Deno.env.toObject();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return {};
+    throw error;
+  }
 }
 
 function readConfigFile(
@@ -85,12 +95,14 @@ function readSecretFiles(
 type ReadText = { readonly text: string; readonly error?: undefined } | { readonly error: string };
 
 function readText(path: string): ReadText {
+  // It becomes part of a permission flag: see `permissionFlags()`.
+  if (/[\s,]|^-/.test(path)) return { error: "no path without spaces and commas" };
   try {
     return { text: Deno.readTextFileSync(path) };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return { error: "absent" };
     if (error instanceof Deno.errors.NotCapable) {
-      return { error: "outside what the process may read; start with the flags of: deno task flags" };
+      return { error: "outside what the process may read; start with: deno task serve" };
     }
     return { error: "not readable" };
   }

@@ -25,7 +25,10 @@ function secret(type: SettingType<string>, meaning: string): Setting<string> {
   return { type, fallback: undefined, meaning, secret: true };
 }
 
-const path = text("a path without control characters or commas", /^[^\p{Cc},]{1,1000}$/u);
+const path = text(
+  "a path without spaces, commas and control characters, and not the root",
+  /^(?!-)(?!\/+$)[^\p{Cc}\s,]{1,1000}$/u,
+);
 const hostName: SettingType<string> = {
   allowed: "an IP address or a host name in lower case",
   read: (raw) =>
@@ -85,6 +88,11 @@ export const SETTINGS = {
   ),
   rateSignInPerMinute: setting(integer(1, 1_000_000_000), 10, "Sign-in attempts a minute from one address."),
   rateUserPerMinute: setting(integer(1, 1_000_000_000), 500, "Requests a minute by one user."),
+  requestsAtOncePerUser: setting(
+    integer(1, 1_000_000),
+    16,
+    "Inferences of one user that may be under way at once; one more is 429.",
+  ),
   tokenTtlSeconds: setting(integer(60, 3600), 900, "Life of an access token, seconds."),
   engineWorkers: setting(
     integer(1, 256),

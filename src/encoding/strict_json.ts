@@ -8,7 +8,11 @@ export type StrictJsonReason =
   | "too_deep"
   | "duplicate_member"
   | "forbidden_member"
+  | "too_many_members"
   | "lone_surrogate";
+
+/** No request and no file of ours has objects of so many members; a text full of them is made to cost. */
+export const STRICT_JSON_MEMBERS_MAX = 1000;
 
 const QUOTE = 0x22,
   BACKSLASH = 0x5c,
@@ -35,16 +39,22 @@ export function parseStrictJson(text: string, depthMax: number): Outcome<JsonVal
   return mistake === undefined ? ok(value) : no(mistake);
 }
 
+interface Container {
+  readonly isObject: boolean;
+  /** Member names seen so far. */
+  names: Set<string> | undefined;
+}
+
 /** Scans a text that is known to be JSON; needs no grammar of its own therefore. */
 function findMistake(text: string, depthMax: number): StrictJsonReason | undefined {
   // Those that stand there as they are; escaped ones show when a string is decoded.
   if (!text.isWellFormed()) return "lone_surrogate";
-  // One entry for each open container: the member names seen in an object, undefined for an array.
-  const open: (Set<string> | undefined)[] = [];
+  // One entry for each open container; most of a hostile text's are empty, so that nothing is made before a name is seen.
+  const open: Container[] = [];
   for (let index = 0; index < text.length; index++) {
     const code = text.charCodeAt(index);
     if (code === OPEN_BRACE || code === OPEN_BRACKET) {
-      open.push(code === OPEN_BRACE ? new Set() : undefined);
+      open.push({ isObject: code === OPEN_BRACE, names: undefined });
       if (open.length > depthMax) return "too_deep";
     } else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) {
       open.pop();
@@ -52,13 +62,15 @@ function findMistake(text: string, depthMax: number): StrictJsonReason | undefin
       const end = endOfString(text, index);
       const raw = text.slice(index + 1, end);
       const escaped = raw.includes("\\");
-      const names = open.at(-1);
-      if (escaped || names !== undefined) {
+      const container = open.at(-1);
+      if (escaped || container?.isObject === true) {
         const decoded: string = escaped ? JSON.parse(`"${raw}"`) : raw;
         if (escaped && !decoded.isWellFormed()) return "lone_surrogate";
-        if (names !== undefined && isMemberName(text, end)) {
+        if (container?.isObject === true && isMemberName(text, end)) {
+          const names = container.names ??= new Set();
           if (decoded === "__proto__") return "forbidden_member";
           if (names.has(decoded)) return "duplicate_member";
+          if (names.size >= STRICT_JSON_MEMBERS_MAX) return "too_many_members";
           names.add(decoded);
         }
       }

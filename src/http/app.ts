@@ -18,15 +18,22 @@ import type { Exchange } from "./exchange.ts";
 import { clientAddress } from "./middleware/client_address.ts";
 import { parseFields } from "./middleware/parse_fields.ts";
 import { type RateTiers, takeRates } from "./middleware/rate_tiers.ts";
-import { type BodyBounds, readJsonBody, requireNoBody } from "./middleware/read_body.ts";
+import {
+  type BodyBounds,
+  readJsonBody,
+  requireJsonAnnounced,
+  requireNoBody,
+} from "./middleware/read_body.ts";
 import { requireSafeTarget } from "./middleware/request_target.ts";
 import type { StandardHeaders } from "./middleware/standard_headers.ts";
+import { oipDialect } from "./oip/oip_error.ts";
 import { type OipParts, oipRoutes } from "./oip/oip_routes.ts";
+import { openaiDialect } from "./openai/openai_error.ts";
 import { type OpenaiParts, openaiRoutes } from "./openai/openai_routes.ts";
 import { describeRoutes } from "./operations/api_description.ts";
 import { type OperationsParts, operationsRoutes } from "./operations/operations_routes.ts";
 import { problemDialect } from "./problem.ts";
-import { type Answer, type AnyRoute, defineRoute } from "./route.ts";
+import { type Answer, type AnyRoute, defineRoute, type Dialect } from "./route.ts";
 
 /** What the routes and the gate are made of. */
 export interface AppParts extends AccountParts, OpenaiParts, OipParts, OperationsParts, GateParts {}
@@ -78,11 +85,15 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
     pass(parts, route, context.req.raw, context.env, context.req.param());
 
   checkRouteTable(routes);
+  // What is thrown outside a route's own net reaches the last one below.
+  router.onError((thrown) => {
+    throw thrown;
+  });
   for (const route of routes) router.on(route.method, routerPath(route.path), serve(route));
   for (const path of new Set(routes.map((route) => route.path))) {
     router.all(routerPath(path), serve(otherMethods(path, routes, parts)));
   }
-  router.notFound(serve(UNMATCHED));
+  router.notFound((context) => serve(unmatched(context.req.path))(context));
 
   return async (request, peer) => {
     try {
@@ -163,21 +174,24 @@ async function walk(parts: GateParts, route: AnyRoute, exchange: Exchange): Prom
       : [rateTiers.address];
     await takeRates(rateCells, tiers, exchange.clientNetwork, answerHeaders);
   }
-  // 5. Query and body: bounded and strict.
+  if (route.policy.kind === "nothing") return await route.handle(exchange, undefined as never);
+  // 5. Query and body by what is announced: media type, encoding, length. Nothing is read yet.
   requireNoQuery(request);
-  let json;
+  const bounds = route.bodyBytesMax === undefined
+    ? parts.bodyBounds
+    : { ...parts.bodyBounds, bodyBytesMax: route.bodyBytesMax };
   if (route.body === undefined) requireNoBody(request);
-  else json = await readJsonBody(request, parts.bodyBounds);
-
+  else requireJsonAnnounced(request, bounds);
   if (route.policy.kind === "action") {
-    // 6. Who.
+    // 6. Who. 7. May.
     const principal = await requirePrincipal(parts, exchange);
     await takeRates(rateCells, [rateTiers.user], principal, answerHeaders);
-    // 7. May.
     requireAction(exchange, route.policy.action);
   }
-  // 5, its last part: strict objects. Strangers are turned away before their fields are looked at.
-  const body = route.body === undefined || json === undefined ? undefined : parseFields(route.body, json);
+  // 5, the costly part: bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
+  const body = route.body === undefined
+    ? undefined
+    : parseFields(route.body, await readJsonBody(request, bounds));
   // 8. The handler records what it does, before it does it.
   return await route.handle(exchange, body as never);
 }
@@ -216,7 +230,9 @@ function requireNoQuery(request: Request): void {
 
 /** Every refusal on a route that is not public is in the trail before it is answered; without a record the answer is 503. */
 async function recordRefusal(route: AnyRoute, exchange: Exchange, fault: Fault): Promise<Fault> {
-  if (route.policy.kind === "public" || exchange.record.verdictRecorded) return fault;
+  if (route.policy.kind === "public" || route.policy.kind === "nothing" || exchange.record.verdictRecorded) {
+    return fault;
+  }
   const { status, code } = FAULT_TABLE[fault.kind];
   try {
     await exchange.record.refused(status, code, fault.message);
@@ -270,38 +286,51 @@ function checkRouteTable(routes: readonly AnyRoute[]): void {
 function otherMethods(path: string, routes: readonly AnyRoute[], parts: GateParts): AnyRoute {
   const here = routes.filter((route) => route.path === path);
   const allow = here.flatMap((route) => route.method === "GET" ? ["GET", "HEAD"] : [route.method]);
-  return defineRoute({
-    ...UNMATCHED,
-    path,
-    dialect: here[0]?.dialect ?? problemDialect,
-    handle({ request }): Answer {
-      const { headers } = request;
-      const preflight = request.method === "OPTIONS"
-        ? parts.standardHeaders.forPreflight(
-          headers.get("origin"),
-          headers.get("access-control-request-method"),
-        )
-        : undefined;
-      if (preflight !== undefined) return { status: 204, headers: preflight };
-      throw new Fault("method_not_allowed", "Cannot serve a request: the path has no such method", { allow });
-    },
+  return nothing(path, here[0]?.dialect ?? problemDialect, ({ request }) => {
+    const { headers } = request;
+    const preflight = request.method === "OPTIONS"
+      ? parts.standardHeaders.forPreflight(
+        headers.get("origin"),
+        headers.get("access-control-request-method"),
+      )
+      : undefined;
+    if (preflight !== undefined) return { status: 204, headers: preflight };
+    throw new Fault("method_not_allowed", "Cannot serve a request: the path has no such method", {
+      allow,
+      detail: `This method does not work here. Allowed: ${allow.join(", ")}.`,
+    });
   });
 }
 
-/** The row behind every path that has none. */
-const UNMATCHED: AnyRoute = defineRoute({
-  method: "GET",
-  path: "unmatched",
-  summary: "",
-  policy: { kind: "public" },
-  dialect: problemDialect,
-  rated: true,
-  answers: {},
-  faults: [],
-  handle(): Answer {
-    throw new Fault("not_found", "Cannot serve a request: no route has its path");
-  },
-});
+/** The row behind a path that has none; a client of a dialect gets its answer in that dialect. */
+function unmatched(path: string): AnyRoute {
+  const dialect = path.startsWith("/v1/")
+    ? openaiDialect
+    : path.startsWith("/v2/")
+    ? oipDialect
+    : problemDialect;
+  return nothing("unmatched", dialect, () => {
+    throw new Fault("not_found", "Cannot serve a request: no route has its path", {
+      detail: "There is no such route. GET /openapi.json lists what there is.",
+    });
+  });
+}
+
+/** A row behind which nothing is: under the rate, and answered without a look at query, body or credential. */
+function nothing(path: string, dialect: Dialect, handle: AnyRoute["handle"]): AnyRoute {
+  const policy = { kind: "nothing" } as const;
+  return defineRoute({
+    method: "GET",
+    path,
+    summary: "",
+    policy,
+    dialect,
+    rated: true,
+    answers: {},
+    faults: [],
+    handle,
+  });
+}
 
 /** OpenAPI's `{name}` to the router's `:name`. */
 function routerPath(path: string): string {

@@ -13,7 +13,9 @@ export type Policy =
   /** Anyone, in order to become someone; under the sign-in rate; the handler records what became of it. */
   | { readonly kind: "sign_in" }
   /** A principal whose roles give the action. */
-  | { readonly kind: "action"; readonly action: Action };
+  | { readonly kind: "action"; readonly action: Action }
+  /** The app's own rows behind paths and methods that do not exist; none of the route table. */
+  | { readonly kind: "nothing" };
 
 /** How one family of clients reads errors. */
 export interface Dialect {
@@ -49,6 +51,8 @@ export interface Route<Body = unknown> {
   readonly rated: boolean;
   /** The strict schema of the JSON body; absent where the route takes none. */
   readonly body?: z.ZodType<Body>;
+  /** Less than the server's own limit, where the body can only be small. */
+  readonly bodyBytesMax?: number;
   readonly answers: Readonly<Record<number, AnswerDescription>>;
   /** Faults that this route can answer besides those that its policy and body bring. */
   readonly faults: readonly FaultKind[];

@@ -1,10 +1,11 @@
 // Run an inference: the one act of this server. Find, check, record the intent, compute, record the outcome.
 import type { RequestRecord } from "../audit/request_record.ts";
-import type { Embeddings } from "../engines/engine.ts";
+import type { Embeddings, Engine } from "../engines/engine.ts";
 import type { EngineTable } from "../engines/engine_table.ts";
 import { Fault, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { Principal } from "../identity/principal.ts";
+import type { ConcurrencyLimit } from "../limits/concurrency.ts";
 import type { Catalog } from "../registry/catalog.ts";
 import type { ModelCard } from "../registry/model_card.ts";
 import type { Clock } from "../time/clock.ts";
@@ -36,36 +37,52 @@ export interface InferenceResult extends Embeddings {
 export type RunInference = (request: InferenceRequest, context: InferenceContext) => Promise<InferenceResult>;
 
 /** Makes the act over its parts. */
-export function openRunInference(
-  parts: { catalog: Catalog; engines: EngineTable; clock: Clock },
-): RunInference {
-  const { catalog, engines, clock } = parts;
-  return async (request, { principal, record, signal, deadlineMs }) => {
+export function openRunInference(parts: {
+  catalog: Catalog;
+  engines: EngineTable;
+  /** Requests of one principal that may be under way: nobody fills the queue alone. */
+  atOnce: ConcurrencyLimit;
+  clock: Clock;
+}): RunInference {
+  const { catalog, engines, atOnce, clock } = parts;
+  return async (request, context) => {
+    const { principal } = context;
     const { card } = findModel(catalog, principal, "model:infer", request.modelId);
     checkTexts(card, request.texts);
     const engine = engines.get(card.id);
     if (engine === undefined || engine.state() !== "ready") throw notReady(card);
-
-    await record.inferenceStarted({
-      model: card.id,
-      sha256: card.artefacts.graph.sha256,
-      texts: request.texts.length,
-    });
-    const startedMs = clock.monotonic();
-    const finish = (outcome: string, tokens: number): Promise<void> =>
-      record.inferenceFinished(card.id, outcome, tokens, Math.round(clock.monotonic() - startedMs));
-    let embeddings: Embeddings;
+    const release = atOnce.take(`${principal.issuer} ${principal.subject}`);
     try {
-      embeddings = await engine.embed(request.texts, { signal, deadlineMs });
-    } catch (thrown) {
-      await finish(FAULT_TABLE[toFault(thrown).kind].code, 0);
-      throw thrown;
+      return await runRecorded(engine, card, request, context, clock);
+    } finally {
+      release();
     }
-    const tokens = embeddings.tokenCounts.reduce((sum, count) => sum + count, 0);
-    // Awaited: no result leaves before the record of it is durable.
-    await finish("completed", tokens);
-    return { ...embeddings, card, tokens };
   };
+}
+
+/** Intent, run, outcome. */
+async function runRecorded(
+  engine: Engine,
+  card: ModelCard,
+  { texts }: InferenceRequest,
+  { record, signal, deadlineMs }: InferenceContext,
+  clock: Clock,
+): Promise<InferenceResult> {
+  await record.inferenceStarted({ model: card.id, sha256: card.artefacts.graph.sha256, texts: texts.length });
+  const startedMs = clock.monotonic();
+  const finish = (outcome: string, tokens: number): Promise<void> =>
+    record.inferenceFinished(card.id, outcome, tokens, Math.round(clock.monotonic() - startedMs));
+  let embeddings: Embeddings;
+  try {
+    embeddings = await engine.embed(texts, { signal, deadlineMs });
+  } catch (thrown) {
+    await finish(FAULT_TABLE[toFault(thrown).kind].code, 0);
+    throw thrown;
+  }
+  const tokens = embeddings.tokenCounts.reduce((sum, count) => sum + count, 0);
+  // Awaited: no result leaves before the record of it is durable.
+  await finish("completed", tokens);
+  return { ...embeddings, card, tokens };
 }
 
 /** The card's limits that need no tokenizer; the engine checks the others before it dispatches. */

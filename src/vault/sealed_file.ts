@@ -10,9 +10,10 @@ export function makePrivateFolder(folder: string): void {
   if (((Deno.statSync(folder).mode ?? 0o700) & 0o777) !== 0o700) Deno.chmodSync(folder, 0o700);
 }
 
-/** Makes an empty file that only its owner may read, unless it exists; for a database, whose side files take its mode over. */
+/** Makes an empty file that only its owner may read, or makes the one that is there so; for a database, whose side files take its mode over. */
 export function makePrivateFile(file: string): void {
   Deno.openSync(file, { write: true, create: true, mode: 0o600 }).close();
+  if (((Deno.statSync(file).mode ?? 0o600) & 0o777) !== 0o600) Deno.chmodSync(file, 0o600);
 }
 
 /** The text of a private file, made by `make` when there is none. Never overwrites. */

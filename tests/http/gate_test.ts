@@ -370,6 +370,72 @@ Deno.test("an error that nobody foresaw is answered 500 without a word of it, an
   }
 });
 
+Deno.test("a path that does not exist is 404 in the dialect of its prefix, whatever is sent to it; a wrong method is 405 with a body too", async () => {
+  const app = await openAppUnderTest();
+  try {
+    const chat = await app.call("/v1/chat/completions", postJson({ model: "open", messages: [] }));
+    deepStrictEqual([chat.status, (await chat.json()).error.code], [404, "not_found"]);
+    const oip = await app.call("/v2/repository/index", postJson({}));
+    deepStrictEqual([oip.status, Object.keys(await oip.json())], [404, ["error"]]);
+    const other = await app.call("/admin?x=1", postJson({}));
+    deepStrictEqual([other.status, (await other.json()).type], [404, "urn:portcullis:problem:not-found"]);
+    const put = await app.call("/v1/models?x=1", { ...postJson({}), method: "PUT" });
+    deepStrictEqual([put.status, put.headers.get("allow")], [405, "GET, HEAD"]);
+    await put.body?.cancel();
+    deepStrictEqual(app.auditEvents().filter(({ type }) => type === "request.refused"), []);
+  } finally {
+    await app.close();
+  }
+});
+
+Deno.test("a stranger's body is not read: without a credential the answer is 401 whatever the body is", async () => {
+  const app = await openAppUnderTest();
+  try {
+    let read = 0;
+    const body = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        read++;
+        controller.enqueue(new TextEncoder().encode("{"));
+      },
+    }, { highWaterMark: 0 });
+    const response = await app.call("/v1/embeddings", { method: "POST", headers: { "content-type": "application/json" }, body });
+    await response.body?.cancel();
+    deepStrictEqual([response.status, read], [401, 0]);
+  } finally {
+    await app.close();
+  }
+});
+
+Deno.test("POST /v1/auth/login takes 8 KiB at most: strangers send it", async () => {
+  const app = await openAppUnderTest();
+  try {
+    const response = await app.call("/v1/auth/login", postJson({ username: "admin", password: "x".repeat(8 * 1024) }));
+    await response.body?.cancel();
+    strictEqual(response.status, 413);
+    const longest = await app.call("/v1/auth/login", postJson({ username: "u".repeat(256), password: "\u{1F512}".repeat(512) }));
+    await longest.body?.cancel();
+    strictEqual(longest.status, 401);
+  } finally {
+    await app.close();
+  }
+});
+
+Deno.test("sign-out is recorded before it is done: without a record the token still works and the answer is 503", async () => {
+  const app = await openAppUnderTest({ PORTCULLIS_AUDIT_TIMEOUT_MS: "500" });
+  try {
+    const token = await app.tokenFor("user");
+    await Deno.rename(`${app.folder}/data/audit`, `${app.folder}/data/audit-away`);
+    const refused = await drained(app.call("/v1/auth/logout", { method: "POST", ...getAs(token) }));
+    strictEqual(refused.status, 503);
+    await Deno.remove(`${app.folder}/data/audit`, { recursive: true }).catch(() => undefined);
+    await Deno.rename(`${app.folder}/data/audit-away`, `${app.folder}/data/audit`);
+    for (let tries = 0; tries < 100 && (await drained(app.call("/readyz"))).status !== 200; tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+    strictEqual((await drained(app.call("/v1/models", getAs(token)))).status, 200);
+  } finally {
+    await app.close();
+  }
+});
+
 Deno.test("every request has an id of its own, and one that a client sends is not taken over", async () => {
   const app = await openAppUnderTest();
   try {

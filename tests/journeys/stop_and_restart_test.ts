@@ -101,7 +101,7 @@ Deno.test("without a password in the settings, the first start makes one up, sho
     ok(logLines.length > 0 && !logLines.some((line) => line.includes(password)));
     const again = await startWithoutPassword(dataDir);
     await again.whenReady();
-    await said(again, /with the password of the first start/);
+    await said(again, /the one of the first start/);
     await again.stop();
     ok(!again.output().includes(password));
   } finally {
@@ -168,19 +168,133 @@ Deno.test("production starts with nothing made up: all that is missing, weak or 
   }
 });
 
-Deno.test("a port that the permission set does not grant is explained, with the command that works", async () => {
+Deno.test("what the permission set does not grant is explained, with the command that works, and nothing is left behind", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (
+      const [granted, wanted] of [
+        [{ PORTCULLIS_PORT: "8000" }, { PORTCULLIS_PORT: String(freePort()) }],
+        [{ PORTCULLIS_DATA_DIR: "/nowhere" }, {
+          PORTCULLIS_PORT: String(freePort()),
+          PORTCULLIS_DATA_DIR: `${folder}/data`,
+        }],
+      ]
+    ) {
+      const variables = { PORTCULLIS_DATA_DIR: `${folder}/data`, ...wanted };
+      const { code, stderr } = await runMain(variables, flagsFor({ ...variables, ...granted }));
+      strictEqual(code, 69);
+      match(stderr, /deno task serve/);
+      deepStrictEqual([...Deno.readDirSync(folder)], []);
+    }
+    // What is left when the command in between fails and prints nothing.
+    const { code, stderr } = await runMain({ PORTCULLIS_PORT: "9" }, ["--no-prompt"]);
+    strictEqual(code, 69);
+    match(stderr, /deno task serve/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("a start on a port that is in use leaves no user whose password nobody saw", async () => {
+  const dataDir = await Deno.makeTempDir();
+  const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  try {
+    const variables = {
+      PORTCULLIS_PORT: String((taken.addr as Deno.NetAddr).port),
+      PORTCULLIS_DATA_DIR: dataDir,
+    };
+    const { code, stderr } = await runMain(variables, flagsFor(variables));
+    strictEqual(code, 69);
+    match(stderr, /is in use/);
+    match(stderr, /deno task serve/);
+    deepStrictEqual([...Deno.readDirSync(dataDir)], []);
+  } finally {
+    taken.close();
+    await Deno.remove(dataDir, { recursive: true });
+  }
+});
+
+Deno.test("the password that was made up is shown before the model is warm, so that an interrupted start loses nothing", async () => {
   const dataDir = await Deno.makeTempDir();
   try {
-    const variables = { PORTCULLIS_PORT: String(freePort()), PORTCULLIS_DATA_DIR: dataDir };
-    const flags = flagsFor({ ...variables, PORTCULLIS_PORT: "8000" });
-    const { code, stderr } = await runMain(variables, flags);
-    strictEqual(code, 69);
-    match(stderr, /may not listen on 127\.0\.0\.1:\d+/);
-    match(stderr, /deno task --quiet flags/);
+    const server = await startWithoutPassword(dataDir);
+    await said(server, /password {5}(\S+)/);
+    ok(!/ready {8}/.test(server.output()), "it was warm already: the test shows nothing");
+    await server.stop("SIGINT");
+    match(server.output(), /^stopped$/m);
   } finally {
     await Deno.remove(dataDir, { recursive: true });
   }
 });
+
+Deno.test("Ctrl+C that a package runner passes on twice is one: the stop is orderly and recorded", async () => {
+  const dataDir = await Deno.makeTempDir();
+  try {
+    const server = await startServerUnderTest({ dataDir });
+    await server.whenReady();
+    server.process.kill("SIGINT");
+    strictEqual((await server.stop("SIGINT")).code, 0);
+    strictEqual(eventTypes(dataDir).at(-1), "server.stopped");
+  } finally {
+    await Deno.remove(dataDir, { recursive: true });
+  }
+});
+
+Deno.test("a second server on the same data folder says so, and leaves the first alone", async () => {
+  const dataDir = await Deno.makeTempDir();
+  const server = await startServerUnderTest({ dataDir });
+  try {
+    const variables = { PORTCULLIS_PORT: String(freePort()), PORTCULLIS_DATA_DIR: dataDir };
+    const { code, stderr } = await runMain(variables, flagsFor(variables));
+    strictEqual(code, 69);
+    match(stderr, /another Portcullis runs on this data folder/);
+    await server.signIn();
+  } finally {
+    await server.stop();
+    await Deno.remove(dataDir, { recursive: true });
+  }
+});
+
+Deno.test({
+  name: "a server that has run out of file descriptors ends, so that whoever runs it starts it again",
+  ignore: Deno.build.os === "windows",
+}, async () => {
+  const dataDir = await Deno.makeTempDir();
+  const port = freePort();
+  const variables = { PORTCULLIS_PORT: String(port), PORTCULLIS_DATA_DIR: dataDir };
+  const command = `ulimit -n 200; exec "$0" run ${flagsFor(variables).join(" ")} src/main.ts`;
+  const server = new Deno.Command("bash", {
+    args: ["-c", command, Deno.execPath()],
+    cwd: ROOT,
+    env: { ...variables, NO_COLOR: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const output = new Response(server.stdout).text();
+  const connections: Deno.TcpConn[] = [];
+  try {
+    for (let tries = 0; tries < 300 && !await answers(port); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+    for (let index = 0; index < 230; index++) {
+      const connection = await Deno.connect({ hostname: "127.0.0.1", port }).catch(() => undefined);
+      if (connection === undefined) break;
+      connections.push(connection);
+    }
+    strictEqual((await server.status).code, 69);
+    match(await output, /server\.listener_ended.*Too many open files/);
+    const verdict = await verifyChain({ directory: `${dataDir}/audit`, checkpointDirectory: `${dataDir}/audit-checkpoint` });
+    strictEqual(verdict.finding, undefined);
+  } finally {
+    for (const connection of connections) connection.close();
+    await Deno.remove(dataDir, { recursive: true });
+  }
+});
+
+async function answers(port: number): Promise<boolean> {
+  const response = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
+  await response?.body?.cancel();
+  return response?.ok === true;
+}
 
 async function startWithoutPassword(dataDir: string): ReturnType<typeof startServerUnderTest> {
   const password = Deno.env.get("PORTCULLIS_ADMIN_PASSWORD");

@@ -84,6 +84,7 @@ export async function openAppUnderTest(
       PORTCULLIS_RATE_ADDRESS_PER_MINUTE: "1000000",
       PORTCULLIS_RATE_SIGN_IN_PER_MINUTE: "1000000",
       PORTCULLIS_RATE_USER_PER_MINUTE: "1000000",
+      PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "1000000",
       ...variables,
     },
     file: undefined,

@@ -22,6 +22,9 @@ const credentials = z.strictObject({
   password: z.string().min(1).max(1024),
 });
 
+/** Strangers send it: the longest name and password, with each character escaped, and some room. */
+const CREDENTIALS_BYTES_MAX = 8 * 1024;
+
 const token = z.strictObject({
   access_token: z.string().describe("A JWT (RFC 9068). Send it as Authorization: Bearer."),
   token_type: z.literal("Bearer"),
@@ -39,6 +42,7 @@ export function accountRoutes({ signIn, accessTokens, revocations, labelAccount 
       dialect: problemDialect,
       rated: true,
       body: credentials,
+      bodyBytesMax: CREDENTIALS_BYTES_MAX,
       answers: { 200: { description: "An access token.", schema: token } },
       faults: ["sign_in_refused", "overloaded"],
       async handle({ record }, { username, password }) {
@@ -68,8 +72,8 @@ export function accountRoutes({ signIn, accessTokens, revocations, labelAccount 
       faults: [],
       async handle(exchange) {
         const { credential } = principalOf(exchange);
-        await revocations.revoke(credential.id, credential.expiresAtSeconds * 1000);
         await exchange.record.sessionEnded();
+        await revocations.revoke(credential.id, credential.expiresAtSeconds * 1000);
         return { status: 204 };
       },
     }),

@@ -18,7 +18,10 @@ export function parseFields<Body>(schema: z.ZodType<Body>, value: JsonValue): Bo
 function mistakesOf(issue: z.core.$ZodIssue, above: readonly PropertyKey[] = []): FieldMistake[] {
   const place = [...above, ...issue.path];
   if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => ({ path: pointer([...place, key]), message: "is not a known field" }));
+    return issue.keys.slice(0, MISTAKES_MAX).map((key) => ({
+      path: pointer([...place, key]),
+      message: "is not a known field",
+    }));
   }
   if (issue.code === "invalid_union") {
     // Of a union's branches, the one that failed deeper inside is the one that was meant.

@@ -54,9 +54,13 @@ export async function takeRates(
   const refused = decisions.filter((decision) => !decision.allowed);
   if (refused.length === 0) return;
   const names = tiers.filter((_, index) => decisions[index]?.allowed === false).map((tier) => tier.name);
+  const retryAfterSeconds = Math.max(
+    1,
+    ...refused.map((decision) => Math.ceil(decision.retryAfterMs / 1000)),
+  );
   throw new Fault("rate_limited", `Cannot pass a request: limit ${names.join(" and ")} is used up`, {
-    detail: `The limit "${names.join('" and "')}" is used up.`,
-    retryAfterSeconds: Math.max(1, ...refused.map((decision) => Math.ceil(decision.retryAfterMs / 1000))),
+    detail: `The limit "${names.join('" and "')}" is used up. Try again in ${retryAfterSeconds} s.`,
+    retryAfterSeconds,
   });
 }
 

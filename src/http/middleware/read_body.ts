@@ -1,6 +1,10 @@
 // Read the body: bounded in bytes and time, one media type, strict UTF-8 and strict JSON.
 import type { JsonValue } from "../../encoding/canonical_json.ts";
-import { parseStrictJson, type StrictJsonReason } from "../../encoding/strict_json.ts";
+import {
+  parseStrictJson,
+  STRICT_JSON_MEMBERS_MAX,
+  type StrictJsonReason,
+} from "../../encoding/strict_json.ts";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
 import { Fault } from "../../faults/fault.ts";
 
@@ -24,16 +28,16 @@ const WORDS: Readonly<Record<StrictJsonReason, string>> = {
   too_deep: `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`,
   duplicate_member: "The body has an object with the same member twice.",
   forbidden_member: 'The body has a member called "__proto__".',
+  too_many_members: `The body has an object of more than ${STRICT_JSON_MEMBERS_MAX} members.`,
   lone_surrogate: "The body has a string that is not well-formed Unicode.",
 };
 
 /**
- * The JSON value of a request's body.
+ * Refuses a body by what its headers say of it.
  *
- * @throws Fault `media_type_unsupported` · `body_too_large` · `body_timeout` · `request_invalid`
+ * @throws Fault `media_type_unsupported` · `body_too_large` · `request_invalid`
  */
-export async function readJsonBody(request: Request, bounds: BodyBounds): Promise<JsonValue> {
-  const { headers } = request;
+export function requireJsonAnnounced({ headers }: Request, { bodyBytesMax }: BodyBounds): void {
   if (!JSON_MEDIA_TYPE.test(headers.get("content-type") ?? "")) {
     throw new Fault("media_type_unsupported", "Cannot read a body: it is not application/json");
   }
@@ -41,6 +45,19 @@ export async function readJsonBody(request: Request, bounds: BodyBounds): Promis
   if ((headers.get("content-encoding") ?? "identity").toLowerCase() !== "identity") {
     throw new Fault("media_type_unsupported", "Cannot read a body: it has a content encoding");
   }
+  // RFC 9112 §6.1: of the codings, only the framing one is understood here.
+  if ((headers.get("transfer-encoding") ?? "chunked").toLowerCase() !== "chunked") {
+    throw invalid("its transfer coding is unknown", "The body has an unknown transfer coding.");
+  }
+  if (Number(headers.get("content-length") ?? 0) > bodyBytesMax) throw tooLarge(bodyBytesMax);
+}
+
+/**
+ * The JSON value of a request's body, whose headers have passed `requireJsonAnnounced`.
+ *
+ * @throws Fault `body_too_large` · `body_timeout` · `request_invalid`
+ */
+export async function readJsonBody(request: Request, bounds: BodyBounds): Promise<JsonValue> {
   const bytes = await readBytes(request, bounds);
   const text = decodeUtf8(bytes);
   if (!text.ok) throw invalid("it is not UTF-8", "The body is not valid UTF-8.");
@@ -59,7 +76,6 @@ export function requireNoBody(request: Request): void {
 
 async function readBytes(request: Request, { bodyBytesMax, bodyTimeoutMs }: BodyBounds): Promise<Uint8Array> {
   const announced = Number(request.headers.get("content-length") ?? 0);
-  if (announced > bodyBytesMax) throw tooLarge(bodyBytesMax);
   const reader = request.body?.getReader();
   if (reader === undefined) return new Uint8Array();
   let late = false;
