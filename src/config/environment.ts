@@ -7,6 +7,7 @@ import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 const CONFIG_DEPTH_MAX = 2;
 /** Where the settings file is when `PORTCULLIS_CONFIG` does not say. */
 const CONFIG_FILE = "portcullis.json";
+const NOT_READABLE_HERE = "outside what the process may read; start with: deno task serve";
 
 /** The settings, and the files they were read from (for `deno task flags`). */
 export type EnvironmentOutcome =
@@ -51,7 +52,8 @@ function readConfigFile(
   delete variables.PORTCULLIS_CONFIG;
   const path = named ?? CONFIG_FILE;
   const read = readText(path);
-  if (read.error === "absent" && named === undefined) return undefined;
+  // Without the right to look, the file that nobody named counts as absent: the first socket then says what is missing.
+  if (named === undefined && (read.error === "absent" || read.error === NOT_READABLE_HERE)) return undefined;
   if (read.error !== undefined) {
     mistakes.push({
       where: named === undefined ? path : "PORTCULLIS_CONFIG",
@@ -102,7 +104,7 @@ function readText(path: string): ReadText {
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return { error: "absent" };
     if (error instanceof Deno.errors.NotCapable) {
-      return { error: "outside what the process may read; start with: deno task serve" };
+      return { error: NOT_READABLE_HERE };
     }
     return { error: "not readable" };
   }

@@ -225,7 +225,7 @@ Deno.test("close waits for the events that were taken", async () => {
 Deno.test("a second trail on the same folders is refused until the first is closed", async () => {
   await using folder = new TrailFolder();
   const first = await open(folder);
-  await rejects(open(folder), unavailable(/another writer has the trail open/));
+  await rejects(open(folder), unavailable(/another Portcullis runs on this data folder/));
   await first.record(numbered(1));
   await first.close();
   const second = await open(folder);

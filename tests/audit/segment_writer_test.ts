@@ -171,7 +171,7 @@ Deno.test("a trail is opened by one writer at a time", async () => {
   await using folder = new TrailFolder();
   const writer = folder.openWriter();
   try {
-    throws(() => folder.openWriter(), unavailable(/another writer has the trail open/));
+    throws(() => folder.openWriter(), unavailable(/another Portcullis runs on this data folder/));
   } finally {
     writer.close();
   }

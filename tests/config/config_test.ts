@@ -2,12 +2,12 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import { type Config, type ConfigMistake, type ConfigSources, parseConfig } from "../../src/config/config.ts";
+import { generateSigningKey } from "../../src/identity/signing_keys.ts";
+import { generateMasterKey } from "../../src/vault/master_key.ts";
 import { type SettingName, SETTINGS, variableOf } from "../../src/config/schema.ts";
 
 const MASTER_KEY = "3q2-7wAdZfN4XbYh0kQmRsTuVgWc1iLjE5oPlC8y9zA";
-const SIGNING_KEY = `-----BEGIN ${"PRIVATE"} KEY-----\n${
-  "MC4CAQAwBQYDK2VwBCIEIA".repeat(3)
-}\n-----END ${"PRIVATE"} KEY-----\n`;
+const SIGNING_KEY = await generateSigningKey();
 const PASSWORD = "violet-kettle-harbour-31";
 
 /** Variables with which production starts. */
@@ -54,6 +54,7 @@ Deno.test("without any setting the configuration is the documented one: loopback
     rateAddressPerMinute: 100,
     rateSignInPerMinute: 10,
     rateUserPerMinute: 500,
+    requestsAtOncePerUser: 16,
     tokenTtlSeconds: 900,
     engineWorkers: 3,
     engineQueueMax: 256,
@@ -84,13 +85,14 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   trustedProxies: ["10.0.0.0/8,::1", ["10.0.0.0/8", "::1"]],
   corsOrigins: ["https://a.example", ["https://a.example"]],
   dataDir: ["/var/lib/portcullis", "/var/lib/portcullis"],
-  modelsDir: ["other models", "other models"],
+  modelsDir: ["other-models", "other-models"],
   bodyBytesMax: ["2048", 2048],
   bodyTimeoutMs: ["101", 101],
   requestTimeoutMs: ["102", 102],
   shutdownTimeoutMs: ["103", 103],
   rateAddressPerMinute: ["1", 1],
   rateSignInPerMinute: ["2", 2],
+  requestsAtOncePerUser: ["7", 7],
   rateUserPerMinute: ["3", 3],
   tokenTtlSeconds: ["60", 60],
   engineWorkers: ["7", 7],
@@ -352,6 +354,7 @@ Deno.test("ASVS V6.3.2: placeholders and secrets that are not random are refused
       "your_password_here",
       "letmein-letmein",
       "aaaaaaaaaaaaaaaa",
+      "aaaaabcdeaaaa",
       "abababababababab",
       "<replace this value>",
       "a placeholder text",
@@ -366,9 +369,28 @@ Deno.test("ASVS V6.3.2: placeholders and secrets that are not random are refused
     }
   }
   for (
-    const key of ["A".repeat(43), "0123456789".repeat(5).slice(0, 43), `example${MASTER_KEY}`.slice(0, 43)]
+    const key of [
+      "A".repeat(43),
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ",
+      "0123456789".repeat(5).slice(0, 43),
+      `example${MASTER_KEY}`.slice(0, 43),
+    ]
   ) {
     deepStrictEqual(placesOf(mistakesOf({ PORTCULLIS_MASTER_KEY: key })), ["PORTCULLIS_MASTER_KEY"], key);
+  }
+  const zeros = `-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI${
+    "A".repeat(43)
+  }\n-----END PRIVATE KEY-----\n`;
+  deepStrictEqual(placesOf(mistakesOf({ PORTCULLIS_SIGNING_KEY: zeros })), ["PORTCULLIS_SIGNING_KEY"]);
+});
+
+Deno.test("keys that deno task keys makes are never taken for weak", async () => {
+  for (let round = 0; round < 300; round++) {
+    const variables = {
+      PORTCULLIS_MASTER_KEY: generateMasterKey(),
+      PORTCULLIS_SIGNING_KEY: await generateSigningKey(),
+    };
+    deepStrictEqual(mistakesOf(variables), []);
   }
 });
 

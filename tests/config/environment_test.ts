@@ -1,6 +1,7 @@
 // Tests of the environment: what a process reads from its variables, its settings file and its secret files.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { join } from "node:path";
+import { generateSigningKey } from "../../src/identity/signing_keys.ts";
 import type { EnvironmentOutcome } from "../../src/config/environment.ts";
 
 const PRINT = join(import.meta.dirname ?? "", "fixtures/print_environment.ts");
@@ -134,9 +135,7 @@ Deno.test("a file outside what the process may read is a mistake that says so", 
 });
 
 Deno.test("production asks for the first password only where its data folder has no store", async () => {
-  const key = `-----BEGIN ${"PRIVATE"} KEY-----\n${
-    "MC4CAQAwBQYDK2VwBCIEIA".repeat(3)
-  }\n-----END ${"PRIVATE"} KEY-----`;
+  const key = await generateSigningKey();
   const variables = {
     PORTCULLIS_MODE: "production",
     PORTCULLIS_PUBLIC_URL: "https://ai.example.com",

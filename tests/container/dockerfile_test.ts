@@ -1,5 +1,7 @@
 // Dockerfile: what can be held against the code without building it. `.ci/container` builds it and runs it.
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { generateSigningKey } from "../../src/identity/signing_keys.ts";
+import { generateMasterKey } from "../../src/vault/master_key.ts";
 import { permissionFlags } from "../../src/cli/permission_flags.ts";
 import { parseConfig } from "../../src/config/config.ts";
 
@@ -34,13 +36,13 @@ const environment = Object.fromEntries(
   ),
 );
 
-Deno.test("the entrypoint's flags are what the image's settings need and no more", () => {
+Deno.test("the entrypoint's flags are what the image's settings need and no more", async () => {
   const variables: Record<string, string> = {
     PORTCULLIS_PUBLIC_URL: "https://ai.example.com",
     PORTCULLIS_TRUSTED_PROXIES: "10.0.0.1",
     PORTCULLIS_ADMIN_PASSWORD: "l0ng-and-random-9f3a",
-    PORTCULLIS_SIGNING_KEY: `-----BEGIN PRIVATE KEY-----\n${"Ab1/".repeat(16)}\n-----END PRIVATE KEY-----\n`,
-    PORTCULLIS_MASTER_KEY: "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
+    PORTCULLIS_SIGNING_KEY: await generateSigningKey(),
+    PORTCULLIS_MASTER_KEY: generateMasterKey(),
   };
   const secretFiles: string[] = [];
   for (const [name, value] of Object.entries(environment)) {

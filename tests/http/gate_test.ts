@@ -398,7 +398,11 @@ Deno.test("a stranger's body is not read: without a credential the answer is 401
         controller.enqueue(new TextEncoder().encode("{"));
       },
     }, { highWaterMark: 0 });
-    const response = await app.call("/v1/embeddings", { method: "POST", headers: { "content-type": "application/json" }, body });
+    const response = await app.call("/v1/embeddings", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body,
+    });
     await response.body?.cancel();
     deepStrictEqual([response.status, read], [401, 0]);
   } finally {
@@ -409,10 +413,16 @@ Deno.test("a stranger's body is not read: without a credential the answer is 401
 Deno.test("POST /v1/auth/login takes 8 KiB at most: strangers send it", async () => {
   const app = await openAppUnderTest();
   try {
-    const response = await app.call("/v1/auth/login", postJson({ username: "admin", password: "x".repeat(8 * 1024) }));
+    const response = await app.call(
+      "/v1/auth/login",
+      postJson({ username: "admin", password: "x".repeat(8 * 1024) }),
+    );
     await response.body?.cancel();
     strictEqual(response.status, 413);
-    const longest = await app.call("/v1/auth/login", postJson({ username: "u".repeat(256), password: "\u{1F512}".repeat(512) }));
+    const longest = await app.call(
+      "/v1/auth/login",
+      postJson({ username: "u".repeat(256), password: "\u{1F512}".repeat(512) }),
+    );
     await longest.body?.cancel();
     strictEqual(longest.status, 401);
   } finally {
@@ -429,7 +439,9 @@ Deno.test("sign-out is recorded before it is done: without a record the token st
     strictEqual(refused.status, 503);
     await Deno.remove(`${app.folder}/data/audit`, { recursive: true }).catch(() => undefined);
     await Deno.rename(`${app.folder}/data/audit-away`, `${app.folder}/data/audit`);
-    for (let tries = 0; tries < 100 && (await drained(app.call("/readyz"))).status !== 200; tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+    for (let tries = 0; tries < 100 && (await drained(app.call("/readyz"))).status !== 200; tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
     strictEqual((await drained(app.call("/v1/models", getAs(token)))).status, 200);
   } finally {
     await app.close();

@@ -1,4 +1,5 @@
 // Parts under test: a catalog in memory, the stub engine and the trail in memory, for the tests of inference.
+import { openConcurrencyLimit } from "../../src/limits/concurrency.ts";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { type MemoryAuditTrail, memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { RequestRecord } from "../../src/audit/request_record.ts";
@@ -89,7 +90,12 @@ export function openInferenceUnderTest(): InferenceUnderTest {
       tokenCounts: texts.map(() => 7),
     });
   const others = ["guarded", "hidden", "broken", "broken-hidden"].map((id) => new StubEngine(id));
-  const runInference = openRunInference({ catalog, engines: createEngineTable([engine, ...others]), clock });
+  const runInference = openRunInference({
+    catalog,
+    engines: createEngineTable([engine, ...others]),
+    atOnce: openConcurrencyLimit(1000),
+    clock,
+  });
   return {
     clock,
     trail,

@@ -100,36 +100,58 @@ Deno.test("a newcomer's journey through a real server with its real permissions"
 
     await test.step("a client that leaves is recorded as such and its queued work is dropped", async () => {
       // The runtime notices it for requests that come in one small piece: see SECURITY.md.
-      const sentence = "The quick brown fox jumps over the lazy dog near the river bank while the sun sets behind the hills. ";
-      const busy = post(server, "/v1/embeddings", token, { model: "use-lite", input: Array.from({ length: 60 }, () => sentence.repeat(2)) });
+      const sentence =
+        "The quick brown fox jumps over the lazy dog near the river bank while the sun sets behind the hills. ";
+      const busy = post(server, "/v1/embeddings", token, {
+        model: "use-lite",
+        input: Array.from({ length: 60 }, () => sentence.repeat(2)),
+      });
       const leaving = new AbortController();
       const asked = fetch(`${server.origin}/v1/embeddings`, {
         method: "POST",
         headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
-        body: JSON.stringify({ model: "use-lite", input: Array.from({ length: 40 }, (_, index) => `a${index}`) }),
+        body: JSON.stringify({
+          model: "use-lite",
+          input: Array.from({ length: 40 }, (_, index) => `a${index}`),
+        }),
         signal: leaving.signal,
       });
       setTimeout(() => leaving.abort(), 150);
       await rejects(asked);
       await (await busy).body?.cancel();
-      const outcomes = (): unknown[] => auditEvents(server).filter(({ type }) => type === "inference.finished").map(({ outcome }) => outcome);
-      for (let tries = 0; tries < 50 && !outcomes().includes("client-left"); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+      const outcomes = (): unknown[] =>
+        auditEvents(server).filter(({ type }) => type === "inference.finished").map(({ outcome }) => outcome);
+      for (let tries = 0; tries < 50 && !outcomes().includes("client-left"); tries++) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
       ok(outcomes().includes("client-left"), `outcomes: ${outcomes()}`);
     });
 
     await test.step("one user cannot fill the queue alone", async () => {
-      const limited = await startServerUnderTest({ variables: { PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "3" } });
+      const limited = await startServerUnderTest({
+        variables: { PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "3" },
+      });
       try {
         await limited.whenReady();
         const mine = await limited.signIn();
-        const asked = Array.from({ length: 8 }, () => post(limited, "/v1/embeddings", mine, { model: "use-lite", input: Array.from({ length: 20 }, () => "some words to read") }));
+        const asked = Array.from(
+          { length: 8 },
+          () =>
+            post(limited, "/v1/embeddings", mine, {
+              model: "use-lite",
+              input: Array.from({ length: 20 }, () => "some words to read"),
+            }),
+        );
         const statuses = await Promise.all(asked.map(async (response) => {
           const { status, body, headers } = await response;
           await body?.cancel();
           if (status === 429) strictEqual(headers.get("retry-after"), "1");
           return status;
         }));
-        deepStrictEqual([statuses.filter((status) => status === 200).length, statuses.filter((status) => status === 429).length], [3, 5]);
+        deepStrictEqual([
+          statuses.filter((status) => status === 200).length,
+          statuses.filter((status) => status === 429).length,
+        ], [3, 5]);
       } finally {
         await limited.stop();
       }

@@ -274,7 +274,9 @@ Deno.test({
   const output = new Response(server.stdout).text();
   const connections: Deno.TcpConn[] = [];
   try {
-    for (let tries = 0; tries < 300 && !await answers(port); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+    for (let tries = 0; tries < 300 && !await answers(port); tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
     for (let index = 0; index < 230; index++) {
       const connection = await Deno.connect({ hostname: "127.0.0.1", port }).catch(() => undefined);
       if (connection === undefined) break;
@@ -282,7 +284,10 @@ Deno.test({
     }
     strictEqual((await server.status).code, 69);
     match(await output, /server\.listener_ended.*Too many open files/);
-    const verdict = await verifyChain({ directory: `${dataDir}/audit`, checkpointDirectory: `${dataDir}/audit-checkpoint` });
+    const verdict = await verifyChain({
+      directory: `${dataDir}/audit`,
+      checkpointDirectory: `${dataDir}/audit-checkpoint`,
+    });
     strictEqual(verdict.finding, undefined);
   } finally {
     for (const connection of connections) connection.close();

@@ -6,7 +6,11 @@ import { openConcurrencyLimit } from "../../src/limits/concurrency.ts";
 Deno.test("openConcurrencyLimit() gives each client its places, refuses one more, and takes a place back", () => {
   const limit = openConcurrencyLimit(2);
   const [first] = [limit.take("one"), limit.take("one")];
-  throws(() => limit.take("one"), (thrown) => thrown instanceof Fault && thrown.kind === "rate_limited" && thrown.details.retryAfterSeconds === 1);
+  throws(
+    () => limit.take("one"),
+    (thrown) =>
+      thrown instanceof Fault && thrown.kind === "rate_limited" && thrown.details.retryAfterSeconds === 1,
+  );
   doesNotThrow(() => limit.take("two"));
   first?.();
   doesNotThrow(() => limit.take("one"));

@@ -40,7 +40,7 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
     PORTCULLIS_RATE_ADDRESS_PER_MINUTE: "1000000",
     PORTCULLIS_RATE_SIGN_IN_PER_MINUTE: "1000000",
     PORTCULLIS_RATE_USER_PER_MINUTE: "1000000",
-      PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "1000000",
+    PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "1000000",
     ...options.variables,
   };
   for (const name of options.omit ?? []) delete variables[name];

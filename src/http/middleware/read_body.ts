@@ -15,7 +15,7 @@ export interface BodyBounds {
 }
 
 const JSON_DEPTH_MAX = 32;
-/** Room before anything has come: what is announced is not yet sent. */
+/** Room before anything has come. */
 const BUFFER_BYTES_FIRST = 4096;
 /** Each piece costs a turn of the event loop, however small it is: a body of single bytes would hold a core for many seconds. */
 const PIECES_FREE = 1000;
@@ -74,8 +74,32 @@ export function requireNoBody(request: Request): void {
   }
 }
 
-async function readBytes(request: Request, { bodyBytesMax, bodyTimeoutMs }: BodyBounds): Promise<Uint8Array> {
-  const announced = Number(request.headers.get("content-length") ?? 0);
+/** The body's bytes, in time and within bounds. */
+async function readBytes(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
+  const announced = request.headers.get("content-length");
+  return announced === null ? await readPieces(request, bounds) : await readWhole(request, bounds);
+}
+
+/** A body whose length is announced and was found to be within bounds: the runtime reads no more than that. */
+async function readWhole(request: Request, { bodyTimeoutMs }: BodyBounds): Promise<Uint8Array> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(tooSlow()), bodyTimeoutMs);
+  });
+  try {
+    return new Uint8Array(await Promise.race([request.arrayBuffer(), late]));
+  } catch (thrown) {
+    throw thrown instanceof Fault ? thrown : brokenOff();
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A body in pieces until it ends. */
+async function readPieces(
+  request: Request,
+  { bodyBytesMax, bodyTimeoutMs }: BodyBounds,
+): Promise<Uint8Array> {
   const reader = request.body?.getReader();
   if (reader === undefined) return new Uint8Array();
   let late = false;
@@ -86,27 +110,24 @@ async function readBytes(request: Request, { bodyBytesMax, bodyTimeoutMs }: Body
   }, bodyTimeoutMs);
   try {
     // One buffer that grows: in pieces of one byte, a list of them would cost a hundred times the body's size.
-    let buffer = new Uint8Array(Math.min(announced || BUFFER_BYTES_FIRST, BUFFER_BYTES_FIRST));
+    let buffer = new Uint8Array(BUFFER_BYTES_FIRST);
     let bytes = 0;
     let pieces = 0;
     for (;;) {
       const { value: piece, done } = await reader.read();
-      if (late) throw new Fault("body_timeout", "Cannot read a body: it did not arrive in time");
+      if (late) throw tooSlow();
       if (done) return buffer.subarray(0, bytes);
       bytes += piece.length;
       if (bytes > bodyBytesMax) throw tooLarge(bodyBytesMax);
       if (++pieces > PIECES_FREE + bytes / PIECE_BYTES_MEAN_MIN) {
         throw invalid("it comes in too many small pieces", "The body comes in too many small pieces.");
       }
-      // Most bodies come in one piece.
-      buffer = piece.length === announced ? piece : append(buffer, bytes - piece.length, piece);
+      buffer = append(buffer, bytes - piece.length, piece);
     }
   } catch (thrown) {
     // Not awaited: a peer that stopped sending would hold the answer back.
     reader.cancel().catch(() => undefined);
-    if (thrown instanceof Fault) throw thrown;
-    // Framing that the server refuses (RFC 9112 §7.1) surfaces here, and so does a client that left.
-    throw invalid("it broke off or its framing is wrong", "The body could not be read.");
+    throw thrown instanceof Fault ? thrown : brokenOff();
   } finally {
     clearTimeout(timer);
   }
@@ -121,6 +142,15 @@ function append(buffer: Uint8Array<ArrayBuffer>, bytes: number, piece: Uint8Arra
   }
   room.set(piece, bytes);
   return room;
+}
+
+function tooSlow(): Fault {
+  return new Fault("body_timeout", "Cannot read a body: it did not arrive in time");
+}
+
+/** Framing that the runtime refuses (RFC 9112 §7.1), or a client that left while it sent. */
+function brokenOff(): Fault {
+  return invalid("it broke off or its framing is wrong", "The body could not be read.");
 }
 
 function tooLarge(bodyBytesMax: number): Fault {

@@ -7,6 +7,7 @@ import type { Catalog } from "../../registry/catalog.ts";
 import { principalOf } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { placeTexts } from "../text_fields.ts";
+import { vectorNumbers } from "../vector_numbers.ts";
 import { oipDialect } from "./oip_error.ts";
 
 /** What the routes need. */
@@ -176,7 +177,7 @@ export function oipRoutes(
             }),
         );
         const shape = [result.tokenCounts.length, result.card.dimensions];
-        const outputs = [{ name: OUTPUT, shape, datatype: "FP32", data: Array.from(result.vectors) }];
+        const outputs = [{ name: OUTPUT, shape, datatype: "FP32", data: vectorNumbers(result.vectors) }];
         const id = body.id === undefined ? {} : { id: body.id };
         return { status: 200, body: { model_name: result.card.id, ...id, outputs } };
       },

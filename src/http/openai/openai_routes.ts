@@ -6,6 +6,7 @@ import type { InferenceResult, RunInference } from "../../inference/run_inferenc
 import type { Catalog } from "../../registry/catalog.ts";
 import type { ModelCard } from "../../registry/model_card.ts";
 import { placeTexts } from "../text_fields.ts";
+import { vectorNumbers } from "../vector_numbers.ts";
 import { principalOf } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { openaiDialect } from "./openai_error.ts";
@@ -163,7 +164,7 @@ function describeEmbeddings(
     return {
       object: "embedding" as const,
       index,
-      embedding: format === "float" ? Array.from(vector) : littleEndianBase64(vector),
+      embedding: format === "float" ? vectorNumbers(vector) : littleEndianBase64(vector),
     };
   });
   return {

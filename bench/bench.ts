@@ -1,0 +1,54 @@
+// The bench: what the gate costs beside bare Hono, and what the server leaves of the bare runtime's speed. Linux only.
+import { printError, printLine } from "../src/telemetry/terminal.ts";
+import { LoadGenerator } from "./load_generator.ts";
+import { measureEmptyServer } from "./measure_empty_server.ts";
+import { measureGate } from "./measure_gate.ts";
+import { measureModel } from "./measure_model.ts";
+import { measureStart } from "./measure_start.ts";
+import type { Effort } from "./phase.ts";
+import { loadAverage } from "./process_figures.ts";
+import { formatTable, type TableRow } from "./table.ts";
+
+const FULL: Effort = {
+  gate: { warmUpMs: 8000, rounds: 10, roundMs: 800 },
+  model: { warmUpMs: 2500, rounds: 11, roundMs: 650 },
+  starts: 5,
+};
+const QUICK: Effort = {
+  gate: { warmUpMs: 2500, rounds: 3, roundMs: 400 },
+  model: { warmUpMs: 800, rounds: 4, roundMs: 300 },
+  starts: 2,
+};
+
+async function bench(effort: Effort): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "portcullis-bench-" });
+  const generator = new LoadGenerator();
+  const rows: TableRow[] = [];
+  const notes: string[] = [];
+  const loadBefore = await loadAverage();
+  try {
+    const phases = [
+      ["the gate beside bare Hono", measureGate],
+      ["a server without a model", measureEmptyServer],
+      ["the model beside the bare runtime", measureModel],
+      ["start to ready", measureStart],
+    ] as const;
+    for (const [name, measure] of phases) {
+      printError(`${name} …`);
+      const found = await measure({ effort, folder, generator, progress: (text) => printError(`  ${text}`) });
+      rows.push(...found.rows);
+      notes.push(...found.notes);
+    }
+  } finally {
+    generator.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+  printLine(
+    `\nDeno ${Deno.version.deno} · ${navigator.hardwareConcurrency} cores · load average ${loadBefore} before, ` +
+      `${await loadAverage()} after`,
+  );
+  printLine(formatTable(rows));
+  for (const note of notes) printLine(`- ${note}`);
+}
+
+await bench(Deno.args.includes("--quick") ? QUICK : FULL);

@@ -1,0 +1,14 @@
+// Gate server: src/main.ts as far as requests go, with real keys, store, tokens and trail on disk, and the stub engine.
+import { assemble } from "../src/assemble.ts";
+import { readEnvironment } from "../src/config/environment.ts";
+import { createEngineTable } from "../src/engines/engine_table.ts";
+import { stubEngine } from "./stub_model.ts";
+
+const settings = readEnvironment();
+if (!settings.ok) throw new Error(JSON.stringify(settings.mistakes));
+const { config } = settings;
+const { app } = await assemble(config, { engines: createEngineTable([stubEngine]) });
+Deno.serve(
+  { hostname: config.host, port: config.port, onListen: () => undefined },
+  (request, { remoteAddr }) => app(request, { remoteAddr: remoteAddr as Deno.NetAddr }),
+);

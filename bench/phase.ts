@@ -1,0 +1,32 @@
+// Phase: what a part of the bench is given and what it brings back.
+import type { LoadGenerator } from "./load_generator.ts";
+import type { TableRow } from "./table.ts";
+
+/** How much is measured: all phases together take less than 3 minutes, or 45 s. */
+export interface Effort {
+  /** V8 goes on compiling for the gate's first 20,000 requests or so, in threads that count as the gate's. */
+  readonly gate: RoundsEffort;
+  readonly model: RoundsEffort;
+  readonly starts: number;
+}
+
+/** Many short rounds rather than few long ones: the machine's own speed changes from second to second. */
+export interface RoundsEffort {
+  readonly warmUpMs: number;
+  readonly rounds: number;
+  readonly roundMs: number;
+}
+
+export interface PhaseMeans {
+  readonly effort: Effort;
+  /** A folder that is removed at the end. */
+  readonly folder: string;
+  readonly generator: LoadGenerator;
+  progress(text: string): void;
+}
+
+export interface PhaseFindings {
+  readonly rows: readonly TableRow[];
+  /** What a reader must know to read the rows rightly. */
+  readonly notes: readonly string[];
+}
