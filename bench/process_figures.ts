@@ -48,7 +48,8 @@ function ticksOf(line: string): number {
 }
 
 async function readProc(paths: string): Promise<string> {
-  const { success, stdout } = await new Deno.Command("sh", { args: ["-c", `cat ${paths}`] }).output();
-  if (!success) throw new Error(`Cannot read ${paths}: the process is gone, or this is not Linux`);
+  // A thread may end between the listing and the reading: cat then fails for it and has read all others.
+  const { stdout } = await new Deno.Command("sh", { args: ["-c", `cat ${paths} 2>/dev/null`] }).output();
+  if (stdout.length === 0) throw new Error(`Cannot read ${paths}: the process is gone, or this is not Linux`);
   return new TextDecoder().decode(stdout);
 }
