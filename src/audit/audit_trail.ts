@@ -1,4 +1,5 @@
 // Audit trail: events become durable before the act they speak of; when they cannot, the act must not happen.
+import { setImmediate } from "node:timers";
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
 import type { AuditEvent } from "./audit_event.ts";
@@ -206,8 +207,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
     this.#waiting = batch;
     // One timer for all: it runs from the first event on, so for the others it ends a little early.
     this.#limit(batch);
-    // No wait is added: all that is recorded in this turn of the event loop goes together.
-    if (this.#inFlight === undefined) queueMicrotask(() => this.#send());
+    // No wait is added: all that is recorded in this turn of the event loop goes together, or most batches hold one event.
+    if (this.#inFlight === undefined) setImmediate(() => this.#send());
     return batch;
   }
 
@@ -274,8 +275,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
     this.#retryTimer = undefined;
     if (this.#healthy) return;
     this.#worker ??= this.#start();
-    // A batch that is on its way answers the question by itself.
-    if (this.#inFlight !== undefined) return;
+    // A batch that is on its way, or about to be, answers the question by itself.
+    if (this.#inFlight !== undefined || this.#waiting !== undefined) return;
     this.probe(true).catch(() => {}); // #answered has taken note
   }
 }

@@ -16,16 +16,21 @@ export function canonicalJson(value: JsonValue): string {
     if (!Number.isFinite(value)) throw new TypeError("Cannot write canonical JSON: a number is not finite");
     return JSON.stringify(value);
   }
-  if (typeof value === "string") {
-    if (!value.isWellFormed()) {
-      throw new TypeError("Cannot write canonical JSON: a string has a lone surrogate");
-    }
-    return JSON.stringify(value);
-  }
+  if (typeof value === "string") return quote(value);
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   const object = value as { readonly [name: string]: JsonValue };
-  const members = Object.keys(object).sort().map((name) =>
-    `${canonicalJson(name)}:${canonicalJson(object[name] ?? null)}`
-  );
-  return `{${members.join(",")}}`;
+  let members = "";
+  for (const name of Object.keys(object).sort()) {
+    members += `${members === "" ? "" : ","}${quote(name)}:${canonicalJson(object[name] ?? null)}`;
+  }
+  return `{${members}}`;
+}
+
+/** Printable ASCII without quote and backslash: most strings, and they stand for themselves. */
+const PLAIN = /^[ !#-[\]-~]*$/;
+
+function quote(text: string): string {
+  if (PLAIN.test(text)) return `"${text}"`;
+  if (!text.isWellFormed()) throw new TypeError("Cannot write canonical JSON: a string has a lone surrogate");
+  return JSON.stringify(text);
 }

@@ -89,9 +89,15 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
   router.onError((thrown) => {
     throw thrown;
   });
-  for (const route of routes) router.on(route.method, routerPath(route.path), serve(route));
   for (const path of new Set(routes.map((route) => route.path))) {
-    router.all(routerPath(path), serve(otherMethods(path, routes, parts)));
+    // One row a path, so that the router calls it without a chain; HEAD is GET without the body (RFC 9110 §9.3.2).
+    const byMethod = new Map<string, AnyRoute>(
+      routes.filter((route) => route.path === path).map((route) => [route.method, route]),
+    );
+    const get = byMethod.get("GET");
+    if (get !== undefined) byMethod.set("HEAD", get);
+    const other = otherMethods(path, routes, parts);
+    router.all(routerPath(path), (context) => serve(byMethod.get(context.req.method) ?? other)(context));
   }
   router.notFound((context) => serve(unmatched(context.req.path))(context));
 
@@ -134,9 +140,10 @@ async function pass(
     request.headers.get("x-forwarded-for"),
     parts.trustedProxies,
   );
+  const addressText = formatAddress(address);
   const record = new RequestRecord(parts.trail, {
     request: id,
-    address: parts.labelAddress(formatAddress(address)),
+    address: parts.labelAddress(addressText),
     route: `${route.method} ${route.path}`,
   });
   const exchange: Exchange = {
@@ -159,7 +166,7 @@ async function pass(
     fault = await recordRefusal(route, exchange, toFault(thrown));
     answer = faultAnswer(fault, route.dialect, id);
   }
-  logAccess(parts, route, exchange, answer.status, formatAddress(address), fault);
+  logAccess(parts, route, exchange, answer.status, addressText, fault);
   return buildAnswer(answer, answerHeaders);
 }
 

@@ -1,4 +1,5 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import { setImmediate } from "node:timers";
 import { type AuditTrail, type DurableAuditTrail, openAuditTrail } from "../../src/audit/audit_trail.ts";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
@@ -215,7 +216,7 @@ Deno.test("close waits for the events that were taken", async () => {
   await using folder = new TrailFolder();
   const trail = await open(folder);
   const first = trail.record(numbered(1));
-  await Promise.resolve(); // the first is on its way now, the second waits
+  await nextTurn(); // the first is on its way now, the second waits
   const second = trail.record(numbered(2));
   await trail.close();
   deepStrictEqual(folder.numbers(), [1, 2]);
@@ -276,7 +277,7 @@ Deno.test("on a disk that hangs, records reject in time, later ones at once, and
   await trail.record(numbered(1));
   hang(folder);
   const first = trail.record(numbered(2));
-  await Promise.resolve();
+  await nextTurn();
   const second = trail.record(numbered(3));
   await rejects(first, unavailable(/no answer within 300 ms/));
   await rejects(second, unavailable(/does not answer/));
@@ -308,7 +309,7 @@ Deno.test("no more than waitingMax events wait for a slow disk", async () => {
   const trail = await open(folder, { waitingMax: 3, startWorker: () => startStubDisk(folder) });
   hang(folder);
   const first = trail.record(numbered(1));
-  await Promise.resolve();
+  await nextTurn();
   const waiting = [2, 3, 4].map((number) => trail.record(numbered(number)));
   await rejects(trail.record(numbered(5)), unavailable(/3 events wait already/));
   unhang(folder);
@@ -323,7 +324,7 @@ Deno.test("a bound on their text holds events back before waitingMax does", asyn
   const trail = await open(folder, { startWorker: () => startStubDisk(folder) });
   hang(folder);
   const first = trail.record(numbered(0));
-  await Promise.resolve();
+  await nextTurn();
   const taken: Promise<void>[] = [];
   const refused: Promise<void>[] = [];
   for (let number = 1; number <= 20; number++) {
@@ -426,4 +427,9 @@ function fill(path: string): void {
   } catch {
     // Full.
   }
+}
+
+/** By then what was recorded before is on its way to the disk. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
