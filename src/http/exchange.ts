@@ -2,6 +2,7 @@
 import type { RequestRecord } from "../audit/request_record.ts";
 import { Fault } from "../faults/fault.ts";
 import type { Principal } from "../identity/principal.ts";
+import type { InferenceContext } from "../inference/run_inference.ts";
 
 /** One request. Steps of the gate fill it in order; handlers read it. */
 export interface Exchange {
@@ -26,4 +27,18 @@ export function principalOf(exchange: Exchange): Principal {
     throw new Fault("internal", "Cannot handle a request: its route let it pass without a principal");
   }
   return exchange.principal;
+}
+
+/**
+ * What an inference has to know of the request behind it.
+ *
+ * @param requestTimeoutMs counted from when the request came
+ */
+export function inferenceContextOf(exchange: Exchange, requestTimeoutMs: number): InferenceContext {
+  return {
+    principal: principalOf(exchange),
+    record: exchange.record,
+    signal: exchange.request.signal,
+    deadlineMs: exchange.receivedMs + requestTimeoutMs,
+  };
 }

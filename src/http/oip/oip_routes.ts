@@ -4,7 +4,7 @@ import { Fault } from "../../faults/fault.ts";
 import { findModel } from "../../inference/find_model.ts";
 import type { RunInference } from "../../inference/run_inference.ts";
 import type { Catalog } from "../../registry/catalog.ts";
-import { principalOf } from "../exchange.ts";
+import { inferenceContextOf, principalOf } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { placeTexts } from "../text_fields.ts";
 import { vectorNumbers } from "../vector_numbers.ts";
@@ -168,13 +168,7 @@ export function oipRoutes(
         const result = await placeTexts(
           (index) => `/inputs/0/data/${index}`,
           "/inputs/0/data",
-          () =>
-            runInference({ modelId, texts: tensor.data }, {
-              principal,
-              record: exchange.record,
-              signal: exchange.request.signal,
-              deadlineMs: exchange.receivedMs + requestTimeoutMs,
-            }),
+          () => runInference({ modelId, texts: tensor.data }, inferenceContextOf(exchange, requestTimeoutMs)),
         );
         const shape = [result.tokenCounts.length, result.card.dimensions];
         const outputs = [{ name: OUTPUT, shape, datatype: "FP32", data: vectorNumbers(result.vectors) }];

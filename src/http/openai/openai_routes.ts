@@ -7,7 +7,7 @@ import type { Catalog } from "../../registry/catalog.ts";
 import type { ModelCard } from "../../registry/model_card.ts";
 import { placeTexts } from "../text_fields.ts";
 import { vectorNumbers } from "../vector_numbers.ts";
-import { principalOf } from "../exchange.ts";
+import { inferenceContextOf, principalOf } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { openaiDialect } from "./openai_error.ts";
 
@@ -118,13 +118,7 @@ export function openaiRoutes({ catalog, runInference, requestTimeoutMs }: Openai
         const result = await placeTexts(
           isList ? (index) => `/input/${index}` : () => "/input",
           "/input",
-          () =>
-            runInference({ modelId: card.id, texts }, {
-              principal,
-              record: exchange.record,
-              signal: exchange.request.signal,
-              deadlineMs: exchange.receivedMs + requestTimeoutMs,
-            }),
+          () => runInference({ modelId: card.id, texts }, inferenceContextOf(exchange, requestTimeoutMs)),
         );
         return {
           status: 200,
