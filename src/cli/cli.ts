@@ -44,10 +44,11 @@ const COMMANDS: Readonly<
     async run() {
       printLine(`PORTCULLIS_MASTER_KEY=${generateMasterKey()}\n`);
       printLine(`PORTCULLIS_SIGNING_KEY='${(await generateSigningKey()).trim()}'\n`);
-      printLine(
-        "Keep both where only the server reads them, best as files named by PORTCULLIS_MASTER_KEY_FILE and",
+      // To the other stream: what comes on this one can be sourced.
+      printError(
+        "Keep both where only the server reads them, best as files named by PORTCULLIS_MASTER_KEY_FILE",
       );
-      printError("PORTCULLIS_SIGNING_KEY_FILE. Who loses the master key loses what is sealed under it.");
+      printError("and PORTCULLIS_SIGNING_KEY_FILE. Who loses the master key loses what is sealed under it.");
       return 0;
     },
   },
