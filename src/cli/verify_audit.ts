@@ -13,10 +13,15 @@ export interface VerifyAuditOptions {
 /**
  * Verifies the audit trail; needs to read the two folders and no more.
  *
- * @returns the process's exit code: 0 when the trail is intact, 1 when not or when that cannot be told
+ * @returns the process's exit code: 0 when the trail is intact, 1 when not or when that cannot be told, 2 when there is none
  */
 export async function verifyAudit(options: VerifyAuditOptions): Promise<number> {
   const { print, ...what } = options;
+  // Without either folder nothing was cut or removed: the wrong place was named.
+  if (!exists(what.directory) && !exists(what.checkpointDirectory)) {
+    print(`CANNOT CHECK: there is no audit trail at ${what.directory}. Name the data folder that holds it.`);
+    return 2;
+  }
   const verdict = await verifyChain(what);
   const { finding } = verdict;
   if (finding === undefined) {
@@ -50,4 +55,14 @@ function counted(count: number, one: string, many: string): string {
 function place({ segment, line, seq }: Finding): string {
   if (segment === "") return "the folder";
   return line === 0 ? `${segment}, entry ${seq}` : `${segment} line ${line}, entry ${seq}`;
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    // What cannot be looked at is for the verifier to report.
+    return !(error instanceof Deno.errors.NotFound);
+  }
 }

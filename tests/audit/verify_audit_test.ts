@@ -1,4 +1,4 @@
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
 import { verifyAudit } from "../../src/cli/verify_audit.ts";
 import { numberedUpTo, TrailFolder } from "./trail_folder.ts";
 
@@ -54,4 +54,24 @@ Deno.test("verifyAudit returns 1 for a folder that is not there", async () => {
   const { code, lines } = await run(folder);
   strictEqual(code, 1);
   strictEqual(lines[0]?.startsWith("NOT INTACT: the folder: Cannot list the audit trail: "), true);
+});
+
+Deno.test("verifyAudit() says that there is no trail where none is, and does not call it damaged; a trail without its segments is", async () => {
+  const root = await Deno.makeTempDir();
+  try {
+    const lines: string[] = [];
+    const verify = (): Promise<number> =>
+      verifyAudit({
+        directory: `${root}/audit`,
+        checkpointDirectory: `${root}/audit-checkpoint`,
+        print: (line) => lines.push(line),
+      });
+    strictEqual(await verify(), 2);
+    match(lines.join("\n"), /^CANNOT CHECK: there is no audit trail at .*Name the data folder/);
+    await Deno.mkdir(`${root}/audit-checkpoint`);
+    strictEqual(await verify(), 1);
+    match(lines.at(1) ?? "", /^NOT INTACT/);
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
 });
