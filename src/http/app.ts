@@ -5,7 +5,12 @@ import { decide } from "../access/decide.ts";
 import { RequestRecord } from "../audit/request_record.ts";
 import type { AuditTrail } from "../audit/audit_trail.ts";
 import { newId } from "../encoding/ids.ts";
-import { type AddressRange, clientNetwork, formatAddress } from "../encoding/ip_address.ts";
+import {
+  type AddressBytes,
+  type AddressRange,
+  clientNetwork,
+  formatAddress,
+} from "../encoding/ip_address.ts";
 import { Fault, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { Authenticate } from "../identity/authenticate.ts";
@@ -109,11 +114,15 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
     } catch (thrown) {
       const fault = toFault(thrown);
       const id = newId("req", clock.now());
+      const address = formatAddress(addressOf(request, peer, parts));
+      const { status, code } = FAULT_TABLE[fault.kind];
       const level = fault.kind === "internal" ? "error" : "info";
       log.write(level, "request", {
         request: id,
         route: "none",
-        status: FAULT_TABLE[fault.kind].status,
+        status,
+        address,
+        code,
         reason: fault.message,
       });
       return buildAnswer(faultAnswer(fault, problemDialect, id), standardHeaders.forAnswer(id, null));
@@ -135,11 +144,7 @@ async function pass(
   const id = newId("req", clock.now());
   const answerHeaders = parts.standardHeaders.forAnswer(id, request.headers.get("origin"));
   // 3. The client's address.
-  const address = clientAddress(
-    peer.remoteAddr.hostname ?? "",
-    request.headers.get("x-forwarded-for"),
-    parts.trustedProxies,
-  );
+  const address = addressOf(request, peer, parts);
   const addressText = formatAddress(address);
   const record = new RequestRecord(parts.trail, {
     request: id,
@@ -168,6 +173,14 @@ async function pass(
   }
   logAccess(parts, route, exchange, answer.status, addressText, fault);
   return buildAnswer(answer, answerHeaders);
+}
+
+function addressOf(request: Request, peer: Peer, { trustedProxies }: GateParts): AddressBytes {
+  return clientAddress(
+    peer.remoteAddr.hostname ?? "",
+    request.headers.get("x-forwarded-for"),
+    trustedProxies,
+  );
 }
 
 /** Steps 4 to 8; each throws a Fault to refuse. */

@@ -448,6 +448,18 @@ Deno.test("sign-out is recorded before it is done: without a record the token st
   }
 });
 
+Deno.test("a request that is refused before it has a route is in the log with its address and code", async () => {
+  const app = await openAppUnderTest();
+  try {
+    await drained(app.call("/healthz", { headers: { host: "evil.example" }, from: "198.51.100.7" }));
+    await app.portcullis.log.flush();
+    const line = app.logLines().find(({ route }) => route === "none");
+    deepStrictEqual([line?.status, line?.code, line?.address], [400, "target-invalid", "198.51.100.7"]);
+  } finally {
+    await app.close();
+  }
+});
+
 Deno.test("every request has an id of its own, and one that a client sends is not taken over", async () => {
   const app = await openAppUnderTest();
   try {
