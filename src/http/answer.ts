@@ -1,4 +1,5 @@
 // Answer: from what a handler returns, or from a Fault, to the Response on the wire.
+import { encodeUtf8 } from "../encoding/utf8.ts";
 import type { Fault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { Answer, Dialect } from "./route.ts";
@@ -6,11 +7,18 @@ import type { Answer, Dialect } from "./route.ts";
 const JSON_TYPE = "application/json";
 
 /** The Response. Headers of the answer go over the standard ones. */
-export function buildAnswer(answer: Answer, standardHeaders: Record<string, string>): Response {
+export function buildAnswer(
+  answer: Answer,
+  standardHeaders: Record<string, string>,
+  isHead = false,
+): Response {
   const headers = answer.headers === undefined ? standardHeaders : { ...standardHeaders, ...answer.headers };
   if (answer.body === undefined) return new Response(null, { status: answer.status, headers });
   headers["Content-Type"] ??= JSON_TYPE;
-  return new Response(JSON.stringify(answer.body), { status: answer.status, headers });
+  const text = JSON.stringify(answer.body);
+  // RFC 9110 §8.6: what HEAD says of the length is what GET would send. The router takes the body off.
+  if (isHead) headers["Content-Length"] = String(encodeUtf8(text).length);
+  return new Response(text, { status: answer.status, headers });
 }
 
 /** A Fault in the words of a dialect, with the headers that its status demands. */

@@ -172,7 +172,7 @@ async function pass(
     answer = faultAnswer(fault, route.dialect, id);
   }
   logAccess(parts, route, exchange, answer.status, addressText, fault);
-  return buildAnswer(answer, answerHeaders);
+  return buildAnswer(answer, answerHeaders, request.method === "HEAD");
 }
 
 function addressOf(request: Request, peer: Peer, { trustedProxies }: GateParts): AddressBytes {

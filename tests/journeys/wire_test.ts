@@ -75,6 +75,7 @@ Deno.test("hostile requests on a raw socket are refused by the real server", asy
       strictEqual(Number(/content-length: (\d+)/i.exec(head)?.[1]), body.length);
       const headOnly = await send(`HEAD /healthz HTTP/1.1\r\nHost: ${host}`);
       strictEqual(headOnly.split("\r\n\r\n")[1], "");
+      strictEqual(/content-length: (\d+)/i.exec(headOnly)?.[1], String(body.length), headOnly);
     });
 
     await test.step("a chunked body beyond the limit is refused before all of it has come", async () => {
