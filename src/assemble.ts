@@ -1,6 +1,8 @@
 // Assemble: the composition root. Builds every part once, the lowest ring first; close() undoes it in reverse.
-import { type AuditTrail, openAuditTrail } from "./audit/audit_trail.ts";
+import { hash } from "node:crypto";
+import { auditFolders, type AuditTrail, openAuditTrail } from "./audit/audit_trail.ts";
 import type { Config } from "./config/config.ts";
+import { storeFile } from "./config/environment.ts";
 import { encodeBase64url } from "./encoding/base64url.ts";
 import { canonicalJson } from "./encoding/canonical_json.ts";
 import { parseAddressRange } from "./encoding/ip_address.ts";
@@ -102,13 +104,12 @@ async function openParts(
   const masterKey = parseMasterKey(
     config.masterKey ?? await readOrMakePrivateFile(`${dataDir}/master.key`, generateMasterKey),
   );
-  makePrivateFile(`${dataDir}/portcullis.db`);
-  const store = openSqliteRecordStore(`${dataDir}/portcullis.db`, clock);
+  makePrivateFile(storeFile(dataDir));
+  const store = openSqliteRecordStore(storeFile(dataDir), clock);
   opened.push(() => store.close());
   const keyRing = await openKeyRing(store, masterKey, clock);
   const trail = await openAuditTrail({
-    directory: `${dataDir}/audit`,
-    checkpointDirectory: `${dataDir}/audit-checkpoint`,
+    ...auditFolders(dataDir),
     clock,
     segmentBytesMax: config.auditSegmentBytesMax,
     timeoutMs: config.auditTimeoutMs,
@@ -126,7 +127,7 @@ async function openParts(
     type: "server.started",
     version: VERSION,
     mode: config.mode,
-    settingsSha256: await settingsDigest(config),
+    settingsSha256: settingsDigest(config),
   });
 
   // Rooms: models, engines, identity.
@@ -280,10 +281,9 @@ function addressPseudonyms(keyRing: KeyRing): (address: string) => string {
 }
 
 /** SHA-256 over the settings without the secrets, so that an auditor sees when they changed. */
-async function settingsDigest(config: Config): Promise<string> {
+function settingsDigest(config: Config): string {
   const { adminPassword: _, masterKey: __, signingKey: ___, ...open } = config;
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(canonicalJson({ ...open })));
-  return new Uint8Array(digest).toHex();
+  return hash("sha256", canonicalJson({ ...open }), "hex");
 }
 
 async function whenWarm(engines: EngineTable): Promise<number> {

@@ -1,6 +1,6 @@
 // Main: read the settings, listen, assemble the server, serve, and close in order.
 import { assemble, FIRST_USER, type Portcullis } from "./assemble.ts";
-import type { Config } from "./config/config.ts";
+import { type Config, mistakeLines } from "./config/config.ts";
 import { readEnvironment } from "./config/environment.ts";
 import { newId } from "./encoding/ids.ts";
 import { Fault, toFault } from "./faults/fault.ts";
@@ -21,9 +21,9 @@ let stopping = false;
 async function main(): Promise<void> {
   const settings = readEnvironment();
   if (!settings.ok) {
-    printError("Cannot start: the settings are wrong.");
-    for (const { where, what } of settings.mistakes) printError(`  ${where} ${what}`);
-    printError("All settings: docs/settings.md");
+    for (const line of mistakeLines("Cannot start: the settings are wrong.", settings.mistakes)) {
+      printError(line);
+    }
     Deno.exit(EXIT_CONFIG);
   }
   const { config } = settings;

@@ -44,6 +44,13 @@ export interface AuditTrailOptions {
   readonly waitingMax: number;
 }
 
+/** Where the trail of a data folder is. */
+export function auditFolders(
+  dataDir: string,
+): Pick<AuditTrailOptions, "directory" | "checkpointDirectory"> {
+  return { directory: `${dataDir}/audit`, checkpointDirectory: `${dataDir}/audit-checkpoint` };
+}
+
 /** UTF-16 code units of all events that wait; bounds memory where `waitingMax` counts events. */
 const WAITING_CHARACTERS_MAX = 1024 * 1024;
 const RETRY_FIRST_MS = 100;

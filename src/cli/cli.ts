@@ -1,5 +1,6 @@
 // The terminal's door: one command a task of deno.json.
-import type { Config } from "../config/config.ts";
+import { auditFolders } from "../audit/audit_trail.ts";
+import { type Config, mistakeLines } from "../config/config.ts";
 import { readEnvironment } from "../config/environment.ts";
 import { toFault } from "../faults/fault.ts";
 import { generateSigningKey } from "../identity/signing_keys.ts";
@@ -56,8 +57,7 @@ const COMMANDS: Readonly<
     about: "check the audit trail of a data folder or of a copy of one: audit:verify [FOLDER], default data",
     async run([dataDir = "data"]) {
       return await verifyAudit({
-        directory: `${dataDir}/audit`,
-        checkpointDirectory: `${dataDir}/audit-checkpoint`,
+        ...auditFolders(dataDir),
         print: printLine,
       });
     },
@@ -74,9 +74,9 @@ const COMMANDS: Readonly<
 function settings(): Settings {
   const outcome = readEnvironment();
   if (outcome.ok) return outcome;
-  printError("Cannot go on: the settings are wrong.");
-  for (const { where, what } of outcome.mistakes) printError(`  ${where} ${what}`);
-  printError("All settings: docs/settings.md");
+  for (const line of mistakeLines("Cannot go on: the settings are wrong.", outcome.mistakes)) {
+    printError(line);
+  }
   Deno.exit(78);
 }
 

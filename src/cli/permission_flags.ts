@@ -1,5 +1,5 @@
 // Permission flags: exactly what the server needs under given settings, as Deno's command-line flags.
-import type { Config } from "../config/config.ts";
+import { type Config, hostAndPort } from "../config/config.ts";
 
 /** Flags that close what Deno leaves open: prompts, downloads, changes of the lock file. */
 const FIXED_FLAGS = ["--no-prompt", "--cached-only", "--frozen", "--no-remote"] as const;
@@ -12,11 +12,10 @@ const CODE_PATHS = ["src", "node_modules/onnxruntime-web/dist/ort-wasm-simd-thre
  * @param files settings and secret files that were read
  */
 export function permissionFlags(config: Config, files: readonly string[]): string[] {
-  const host = config.host.includes(":") ? `[${config.host}]` : config.host;
   const read = [config.dataDir, config.modelsDir, "portcullis.json", ...CODE_PATHS, ...files];
   return [
     ...FIXED_FLAGS,
-    `--allow-net=${host}:${config.port}`,
+    `--allow-net=${hostAndPort(config.host, config.port)}`,
     `--allow-read=${[...new Set(read)].join(",")}`,
     `--allow-write=${config.dataDir}`,
     "--allow-env=PORTCULLIS_*",

@@ -40,6 +40,20 @@ const NAMES = Object.keys(SETTINGS) as SettingName[];
 const PLACEHOLDER =
   /change.?me|place.?holder|example|replace|insert|your.?(secret|password|key)|^(password|admin|secret|letmein|qwerty)/i;
 
+/** A host with its port as URLs and permission flags write it: IPv6 in brackets (RFC 3986 §3.2.2). */
+export function hostAndPort(host: string, port: number): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+/** The mistakes as lines for a person, below a headline that says what they prevent. */
+export function mistakeLines(headline: string, mistakes: readonly ConfigMistake[]): readonly string[] {
+  return [
+    headline,
+    ...mistakes.map(({ where, what }) => `  ${where} ${what}`),
+    "All settings: docs/settings.md",
+  ];
+}
+
 /** Reads every setting: environment over file over default. All mistakes are reported, not the first one. */
 export function parseConfig(sources: ConfigSources): ConfigOutcome {
   const mistakes: ConfigMistake[] = [];
@@ -62,11 +76,8 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     & Omit<Values, "publicUrl" | "engineWorkers" | Optional>;
   const config: Config = {
     ...set,
-    publicUrl: set.publicUrl ?? `http://${set.host.includes(":") ? `[${set.host}]` : set.host}:${set.port}`,
+    publicUrl: set.publicUrl ?? `http://${hostAndPort(set.host, set.port)}`,
     engineWorkers: set.engineWorkers ?? Math.max(1, sources.cores - 1),
-    adminPassword: set.adminPassword,
-    masterKey: set.masterKey,
-    signingKey: set.signingKey,
   };
   const compared = [...exposureMistakes(config), ...secretMistakes(config)];
   if (config.mode === "production") {

@@ -112,8 +112,13 @@ function readText(path: string): ReadText {
 
 function storeExists(dataDir: string): boolean {
   try {
-    return Deno.statSync(`${dataDir}/portcullis.db`).isFile;
+    return Deno.statSync(storeFile(dataDir)).isFile;
   } catch {
     return false;
   }
+}
+
+/** Where the store of a data folder is. */
+export function storeFile(dataDir: string): string {
+  return `${dataDir}/portcullis.db`;
 }

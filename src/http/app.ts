@@ -19,7 +19,7 @@ import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type AccountParts, accountRoutes } from "./account/account_routes.ts";
 import { buildAnswer, faultAnswer } from "./answer.ts";
-import type { Exchange } from "./exchange.ts";
+import { type Exchange, principalOf } from "./exchange.ts";
 import { clientAddress } from "./middleware/client_address.ts";
 import { parseFields } from "./middleware/parse_fields.ts";
 import { type RateTiers, takeRates } from "./middleware/rate_tiers.ts";
@@ -86,7 +86,7 @@ export function routeTable(parts: AppParts): readonly AnyRoute[] {
 export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
   const { clock, log, allowedHosts, standardHeaders } = parts;
   const router = new OpenAPIHono<{ Bindings: Peer }>({ strict: true });
-  const serve = (route: AnyRoute) => (context: Context<{ Bindings: Peer }>): Promise<Response> =>
+  const serve = (route: AnyRoute, context: Context<{ Bindings: Peer }>): Promise<Response> =>
     pass(parts, route, context.req.raw, context.env, context.req.param());
 
   checkRouteTable(routes);
@@ -102,9 +102,9 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
     const get = byMethod.get("GET");
     if (get !== undefined) byMethod.set("HEAD", get);
     const other = otherMethods(path, routes, parts);
-    router.all(routerPath(path), (context) => serve(byMethod.get(context.req.method) ?? other)(context));
+    router.all(routerPath(path), (context) => serve(byMethod.get(context.req.method) ?? other, context));
   }
-  router.notFound((context) => serve(unmatched(context.req.path))(context));
+  router.notFound((context) => serve(unmatched(context.req.path), context));
 
   return async (request, peer) => {
     try {
@@ -231,11 +231,8 @@ async function requirePrincipal(parts: GateParts, exchange: Exchange): Promise<s
 }
 
 function requireAction(exchange: Exchange, action: Parameters<typeof decide>[1]): void {
-  const { principal } = exchange;
-  const decision = principal === undefined ? undefined : decide(principal, action);
-  if (decision?.ok !== true) {
-    throw new Fault("forbidden", `Cannot allow ${action}: ${decision?.reason ?? "nobody is recognised"}`);
-  }
+  const decision = decide(principalOf(exchange), action);
+  if (!decision.ok) throw new Fault("forbidden", `Cannot allow ${action}: ${decision.reason}`);
 }
 
 /** No route takes query parameters; a token in one would end up in logs (RFC 6750 §2.3, ASVS V14.2.1). */

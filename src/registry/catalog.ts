@@ -1,12 +1,10 @@
 // Catalog: the models of the models folder, each accepted whole or refused with a recorded reason.
 import type { AuditTrail } from "../audit/audit_trail.ts";
-import { parseStrictJson } from "../encoding/strict_json.ts";
-import { decodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
-import { no, ok, type Outcome } from "../faults/outcome.ts";
+import { no, type Outcome } from "../faults/outcome.ts";
 import type { Log } from "../telemetry/log.ts";
 import { readArtefact } from "./artefact.ts";
-import { type ModelCard, modelCardSchema } from "./model_card.ts";
+import { type ModelCard, parseModelCard } from "./model_card.ts";
 
 /** A model with a valid card. */
 export interface CatalogModel {
@@ -29,7 +27,6 @@ export interface ModelArtefacts {
 }
 
 const CARD_FILE = "card.json";
-const DEPTH_MAX = 8;
 
 /**
  * Reads every folder of `modelsDirectory`. A model whose card or artefact is not in order is refused, recorded and
@@ -109,10 +106,7 @@ function readCard(folder: string, name: string): Outcome<ModelCard, CardRefusal>
   } catch {
     return no("card_missing");
   }
-  const text = decodeUtf8(bytes);
-  const json = text.ok ? parseStrictJson(text.value, DEPTH_MAX) : text;
-  if (!json.ok) return no("card_not_json");
-  const card = modelCardSchema.safeParse(json.value);
-  if (!card.success) return no("card_invalid");
-  return card.data.id === name ? ok(card.data) : no("card_names_another_folder");
+  const card = parseModelCard(bytes);
+  if (!card.ok) return card;
+  return card.value.id === name ? card : no("card_names_another_folder");
 }

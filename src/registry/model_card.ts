@@ -1,5 +1,8 @@
 // Model card: what a folder below models/ says of its model. Parsed strictly: a card is input like any other.
 import { z } from "zod";
+import { parseStrictJson } from "../encoding/strict_json.ts";
+import { decodeUtf8 } from "../encoding/utf8.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
 
 const artefact = z.strictObject({
   /** A file's name inside the model's own folder; never a path. */
@@ -44,3 +47,15 @@ export const modelCardSchema = z.strictObject({
 
 /** A model's card. */
 export type ModelCard = z.infer<typeof modelCardSchema>;
+
+/** How deep a card's JSON goes at most. */
+const DEPTH_MAX = 8;
+
+/** A card from the bytes of its file. */
+export function parseModelCard(bytes: Uint8Array): Outcome<ModelCard, "card_not_json" | "card_invalid"> {
+  const text = decodeUtf8(bytes);
+  const json = text.ok ? parseStrictJson(text.value, DEPTH_MAX) : text;
+  if (!json.ok) return no("card_not_json");
+  const card = modelCardSchema.safeParse(json.value);
+  return card.success ? ok(card.data) : no("card_invalid");
+}

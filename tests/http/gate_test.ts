@@ -7,7 +7,13 @@ import { clientAddress } from "../../src/http/middleware/client_address.ts";
 import { readJsonBody } from "../../src/http/middleware/read_body.ts";
 import type { AnyRoute } from "../../src/http/route.ts";
 import { formatAddress, parseAddressRange } from "../../src/encoding/ip_address.ts";
-import { getAs, openAppUnderTest, postJson, stubEmbeddings } from "../support/app_under_test.ts";
+import {
+  type AppUnderTest,
+  getAs,
+  openAppUnderTest,
+  postJson,
+  stubEmbeddings,
+} from "../support/app_under_test.ts";
 
 Deno.test("createApp() refuses a route table with a route that declares no policy", () => {
   const route = { method: "GET", path: "/x", answers: {}, faults: [] } as unknown as AnyRoute;
@@ -221,13 +227,10 @@ Deno.test("readJsonBody() gives up on a body that stops arriving", async () => {
     headers: { "content-type": "application/json" },
     body,
   });
-  let kind: string | undefined;
-  try {
-    await readJsonBody(request, { bodyBytesMax: 100, bodyTimeoutMs: 30 });
-  } catch (thrown) {
-    kind = thrown instanceof Fault ? thrown.kind : String(thrown);
-  }
-  strictEqual(kind, "body_timeout");
+  strictEqual(
+    await kindOfRefusal(readJsonBody(request, { bodyBytesMax: 100, bodyTimeoutMs: 30 })),
+    "body_timeout",
+  );
 });
 
 Deno.test("readJsonBody() puts a body together from pieces of any size (property)", async () => {
@@ -275,13 +278,10 @@ Deno.test("readJsonBody() stops at the limit where no length was announced", asy
     headers: { "content-type": "application/json" },
     body,
   });
-  let kind: string | undefined;
-  try {
-    await readJsonBody(request, { bodyBytesMax: 1000, bodyTimeoutMs: 5000 });
-  } catch (thrown) {
-    kind = thrown instanceof Fault ? thrown.kind : String(thrown);
-  }
-  strictEqual(kind, "body_too_large");
+  strictEqual(
+    await kindOfRefusal(readJsonBody(request, { bodyBytesMax: 1000, bodyTimeoutMs: 5000 })),
+    "body_too_large",
+  );
   ok(pulled <= 17, `${pulled} pieces were read`);
 });
 
@@ -320,7 +320,7 @@ Deno.test("when the trail cannot write, no model runs, no token is issued, probe
   const app = await openAppUnderTest({ PORTCULLIS_AUDIT_TIMEOUT_MS: "500" });
   try {
     const token = await app.tokenFor("user");
-    await Deno.rename(`${app.folder}/data/audit`, `${app.folder}/data/audit-away`);
+    await takeTrailAway(app);
     const infer = async (): Promise<number> => {
       const response = await app.call("/v1/embeddings", postJson({ model: "open", input: "a" }, token));
       await response.body?.cancel();
@@ -336,11 +336,7 @@ Deno.test("when the trail cannot write, no model runs, no token is issued, probe
     deepStrictEqual(app.engines.get("open")?.asked, []);
     strictEqual((await drained(app.call("/healthz"))).status, 200);
     strictEqual((await drained(app.call("/readyz"))).status, 503);
-    await Deno.remove(`${app.folder}/data/audit`, { recursive: true }).catch(() => undefined);
-    await Deno.rename(`${app.folder}/data/audit-away`, `${app.folder}/data/audit`);
-    for (let tries = 0; tries < 100 && (await drained(app.call("/readyz"))).status !== 200; tries++) {
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    await bringTrailBack(app);
     strictEqual(await infer(), 200);
   } finally {
     await app.close();
@@ -434,14 +430,10 @@ Deno.test("sign-out is recorded before it is done: without a record the token st
   const app = await openAppUnderTest({ PORTCULLIS_AUDIT_TIMEOUT_MS: "500" });
   try {
     const token = await app.tokenFor("user");
-    await Deno.rename(`${app.folder}/data/audit`, `${app.folder}/data/audit-away`);
+    await takeTrailAway(app);
     const refused = await drained(app.call("/v1/auth/logout", { method: "POST", ...getAs(token) }));
     strictEqual(refused.status, 503);
-    await Deno.remove(`${app.folder}/data/audit`, { recursive: true }).catch(() => undefined);
-    await Deno.rename(`${app.folder}/data/audit-away`, `${app.folder}/data/audit`);
-    for (let tries = 0; tries < 100 && (await drained(app.call("/readyz"))).status !== 200; tries++) {
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    await bringTrailBack(app);
     strictEqual((await drained(app.call("/v1/models", getAs(token)))).status, 200);
   } finally {
     await app.close();
@@ -479,4 +471,28 @@ async function drained(asked: Promise<Response>): Promise<Response> {
   const response = await asked;
   await response.body?.cancel();
   return response;
+}
+
+/** The kind of the Fault that a promise is rejected with; undefined when it is not rejected. */
+async function kindOfRefusal(asked: Promise<unknown>): Promise<string | undefined> {
+  try {
+    await asked;
+    return undefined;
+  } catch (thrown) {
+    return thrown instanceof Fault ? thrown.kind : String(thrown);
+  }
+}
+
+/** From now on the trail cannot write. */
+async function takeTrailAway({ folder }: AppUnderTest): Promise<void> {
+  await Deno.rename(`${folder}/data/audit`, `${folder}/data/audit-away`);
+}
+
+/** Gives the trail its folder back and waits until the server says by itself that it is ready again. */
+async function bringTrailBack(app: AppUnderTest): Promise<void> {
+  await Deno.remove(`${app.folder}/data/audit`, { recursive: true }).catch(() => undefined);
+  await Deno.rename(`${app.folder}/data/audit-away`, `${app.folder}/data/audit`);
+  for (let tries = 0; tries < 100 && (await drained(app.call("/readyz"))).status !== 200; tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
 }

@@ -6,6 +6,7 @@ import type { RunInference } from "../../inference/run_inference.ts";
 import type { Catalog } from "../../registry/catalog.ts";
 import { inferenceContextOf, principalOf } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
+import { readModel } from "../read_model.ts";
 import { placeTexts } from "../text_fields.ts";
 import { vectorNumbers } from "../vector_numbers.ts";
 import { oipDialect } from "./oip_error.ts";
@@ -114,13 +115,7 @@ export function oipRoutes(
       answers: { 200: { description: "The model's tensors.", schema: modelMetadata } },
       faults: ["model_not_found", "unavailable"],
       async handle(exchange) {
-        const { card } = findModel(
-          catalog,
-          principalOf(exchange),
-          "model:read",
-          exchange.parameters.id ?? "",
-        );
-        await exchange.record.allowed("model:read", card.id);
+        const card = await readModel(catalog, exchange);
         const inputs = [{ name: INPUT, datatype: "BYTES", shape: [-1] }];
         const outputs = [{ name: OUTPUT, datatype: "FP32", shape: [-1, card.dimensions] }];
         return { status: 200, body: { name: card.id, platform: "onnx", inputs, outputs } };
@@ -136,13 +131,7 @@ export function oipRoutes(
       },
       faults: ["model_not_found"],
       async handle(exchange) {
-        const { card } = findModel(
-          catalog,
-          principalOf(exchange),
-          "model:read",
-          exchange.parameters.id ?? "",
-        );
-        await exchange.record.allowed("model:read", card.id);
+        const card = await readModel(catalog, exchange);
         const isReadyNow = isModelReady(card.id);
         return { status: isReadyNow ? 200 : 503, body: { name: card.id, ready: isReadyNow } };
       },

@@ -5,6 +5,7 @@ import { findModel, listModels } from "../../inference/find_model.ts";
 import type { InferenceResult, RunInference } from "../../inference/run_inference.ts";
 import type { Catalog } from "../../registry/catalog.ts";
 import type { ModelCard } from "../../registry/model_card.ts";
+import { readModel } from "../read_model.ts";
 import { placeTexts } from "../text_fields.ts";
 import { vectorNumbers } from "../vector_numbers.ts";
 import { inferenceContextOf, principalOf } from "../exchange.ts";
@@ -63,14 +64,17 @@ const embeddingList = z.strictObject({
 
 /** `GET /v1/models`, `GET /v1/models/{id}` and `POST /v1/embeddings`. */
 export function openaiRoutes({ catalog, runInference, requestTimeoutMs }: OpenaiParts): AnyRoute[] {
+  const read = {
+    method: "GET",
+    policy: { kind: "action", action: "model:read" },
+    dialect: openaiDialect,
+    rated: true,
+  } as const;
   return [
     defineRoute({
-      method: "GET",
+      ...read,
       path: "/v1/models",
       summary: "Models that are open to the caller",
-      policy: { kind: "action", action: "model:read" },
-      dialect: openaiDialect,
-      rated: true,
       answers: { 200: { description: "The models.", schema: modelList } },
       faults: [],
       async handle(exchange) {
@@ -80,22 +84,13 @@ export function openaiRoutes({ catalog, runInference, requestTimeoutMs }: Openai
       },
     }),
     defineRoute({
-      method: "GET",
+      ...read,
       path: "/v1/models/{id}",
       summary: "One model",
-      policy: { kind: "action", action: "model:read" },
-      dialect: openaiDialect,
-      rated: true,
       answers: { 200: { description: "The model.", schema: model } },
       faults: ["model_not_found", "unavailable"],
       async handle(exchange) {
-        const { card } = findModel(
-          catalog,
-          principalOf(exchange),
-          "model:read",
-          exchange.parameters.id ?? "",
-        );
-        await exchange.record.allowed("model:read", card.id);
+        const card = await readModel(catalog, exchange);
         return { status: 200, body: describeModel(card) };
       },
     }),

@@ -100,7 +100,7 @@ function describeFaults(route: AnyRoute): Record<string, ResponseDescription> {
 }
 
 /** Every kind of fault that a route can answer: its own, and those that its policy and its body bring. */
-export function faultsOf(route: AnyRoute): FaultKind[] {
+function faultsOf(route: AnyRoute): FaultKind[] {
   return [
     "target_invalid",
     "query_unknown",
