@@ -1,5 +1,6 @@
 // Stub model: called "stub" wherever it shows. It computes nothing, so that what is measured with it is the gate.
 import type { Engine } from "../src/engines/engine.ts";
+import type { EmbeddingRequest, WholeAnswer, WholeRequest, WholeTask } from "../src/engines/task.ts";
 
 export const STUB_ID = "stub";
 const DIMENSIONS = 384;
@@ -14,11 +15,14 @@ export const STUB_VECTOR: Float32Array = Float32Array.from(
 export const stubEngine: Engine = {
   modelId: STUB_ID,
   state: () => "ready",
-  embed(texts) {
+  run<T extends WholeTask>(request: WholeRequest<T>): Promise<WholeAnswer<T>> {
+    const { texts } = request as EmbeddingRequest;
     const vectors = new Float32Array(texts.length * DIMENSIONS);
     texts.forEach((_, index) => vectors.set(STUB_VECTOR, index * DIMENSIONS));
-    return Promise.resolve({ vectors, tokenCounts: texts.map(() => 12) });
+    const usage = { inputTokens: 12 * texts.length, outputTokens: 0, countedBy: "engine" } as const;
+    return Promise.resolve({ vectors, dimensions: DIMENSIONS, usage } as WholeAnswer<T>);
   },
+  stream: () => Promise.reject(new Error("the stub does not stream")),
   close: () => Promise.resolve(),
 };
 

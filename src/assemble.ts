@@ -9,9 +9,21 @@ import { parseAddressRange } from "./encoding/ip_address.ts";
 import { createEngineTable, type EngineTable } from "./engines/engine_table.ts";
 import { openOnnxEngine } from "./engines/onnx/onnx_engine.ts";
 import { runtimeWasmUrl } from "./engines/onnx/runtime_wasm.ts";
-import { toFault } from "./faults/fault.ts";
+import { anthropicWire } from "./engines/upstream/anthropic/anthropic_wire.ts";
+import { openaiWire } from "./engines/upstream/openai/openai_wire.ts";
+import { openinferenceWire } from "./engines/upstream/openinference/openinference_wire.ts";
+import { openUpstream, type Upstream } from "./engines/upstream/upstream.ts";
+import { openUpstreamEngine } from "./engines/upstream/upstream_engine.ts";
+import type { UpstreamSettings } from "./engines/upstream/upstream_settings.ts";
+import type { Wire } from "./engines/upstream/wire.ts";
+import { Fault, toFault } from "./faults/fault.ts";
+import { capsOf, DEFAULT_CAPS, type RequestCaps, type RoleCaps } from "./access/request_caps.ts";
+import type { Role } from "./access/role.ts";
 import { type App, type AppParts, createApp, routeTable } from "./http/app.ts";
 import { rateTiers } from "./http/middleware/rate_tiers.ts";
+import { openInferenceDoor } from "./http/inference_door.ts";
+import { openTensorDescriptions } from "./http/oip/tensor_descriptions.ts";
+import { newGenerationId } from "./http/openai/generation_parts.ts";
 import { standardHeaders } from "./http/middleware/standard_headers.ts";
 import type { AnyRoute } from "./http/route.ts";
 import { openAccessTokens } from "./identity/access_token.ts";
@@ -25,6 +37,7 @@ import { openConcurrencyLimit } from "./limits/concurrency.ts";
 import { openMemoryRateCells } from "./limits/memory_rate_cells.ts";
 import { type Catalog, type ModelArtefacts, openCatalog } from "./registry/catalog.ts";
 import type { ModelCard } from "./registry/model_card.ts";
+import type { ServedModel } from "./registry/served_model.ts";
 import { openSqliteRecordStore } from "./store/sqlite_record_store.ts";
 import { type Log, openLog, standardOutput } from "./telemetry/log.ts";
 import { type Clock, systemClock } from "./time/clock.ts";
@@ -53,10 +66,12 @@ export interface Portcullis {
   /** The first user's password where this start made it up; shown once, kept nowhere. */
   readonly generatedPassword: string | undefined;
   readonly isReady: () => boolean;
-  /** Resolves when every engine is ready or has failed; how many failed. */
+  /** Resolves when no engine warms up any more; how many cannot be served. */
   whenWarm(): Promise<number>;
   /** Says "not ready" from now on, so that no new work is sent here. */
   drain(): void;
+  /** Ends what is still under way, streams with an event that says so; each is recorded. */
+  stopInferences(): void;
   /** Ends all parts, the last opened first. What runs has ended before. */
   close(reason: string): Promise<void>;
 }
@@ -136,9 +151,14 @@ async function openParts(
     modelsDirectory: config.modelsDir,
     trail,
     log,
+    upstreamModels: config.upstreamModels.map(servedModelOfSetting),
     accept: (card, artefacts) => accepted.push({ card, artefacts }),
   });
-  const engines = replacements.engines ?? openEngines(accepted, config, clock, log);
+  const upstreams = replacements.engines === undefined
+    ? openUpstreams(config, clock, log)
+    : new Map<string, Upstream>();
+  opened.push(() => closeUpstreams(upstreams));
+  const engines = replacements.engines ?? openEngines(accepted, upstreams, config, clock, log);
   opened.push(() => engines.close());
 
   const signingKeys = await openSigningKeys(
@@ -157,8 +177,17 @@ async function openParts(
   // The act and its doors.
   let draining = false;
   const isModelReady = (id: string): boolean => engines.get(id)?.state() === "ready";
+  const roleCaps = roleCapsOf(config);
   const isReady = (): boolean =>
     !draining && trail.healthy() && accepted.every(({ card }) => isModelReady(card.id));
+  const runInference = openRunInference({
+    catalog,
+    engines,
+    atOnce: openConcurrencyLimit(config.requestsAtOncePerUser),
+    capsOf: (principal) => capsOf(principal, roleCaps),
+    log,
+    clock,
+  });
   const parts: AppParts = {
     clock,
     log,
@@ -180,15 +209,24 @@ async function openParts(
       return range.ok ? [range.value] : [];
     }),
     catalog,
-    runInference: openRunInference({
+    door: openInferenceDoor({
       catalog,
-      engines,
-      atOnce: openConcurrencyLimit(config.requestsAtOncePerUser),
-      clock,
+      runInference,
+      requestTimeoutMs: config.requestTimeoutMs,
+      generationTimeoutMs: config.generationTimeoutMs,
     }),
-    requestTimeoutMs: config.requestTimeoutMs,
+    newId: newGenerationId,
+    nowSeconds: () => Math.floor(clock.now() / 1000),
+    imageHosts: new Set(config.imageHosts),
+    mediaBodyBytesMax: config.mediaBodyBytesMax,
+    uploadBytesMax: config.uploadBytesMax,
+    describeTensors: openTensorDescriptions({ engines, clock }),
     isReady,
     isModelReady,
+    modelCounts() {
+      const states = engines.states();
+      return { ready: states.filter(({ state }) => state === "ready").length, total: states.length };
+    },
     version: VERSION,
   };
   const routes = routeTable(parts);
@@ -206,6 +244,7 @@ async function openParts(
     drain() {
       draining = true;
     },
+    stopInferences: () => runInference.stop(),
     async close(reason) {
       stopReason = reason;
       await closeAll();
@@ -222,10 +261,15 @@ interface AcceptedModel {
   readonly artefacts: ModelArtefacts;
 }
 
-function openEngines(models: readonly AcceptedModel[], config: Config, clock: Clock, log: Log): EngineTable {
-  if (models.length === 0) return createEngineTable([]);
-  const runtimeWasm = Deno.readFileSync(runtimeWasmUrl);
-  return createEngineTable(models.map(({ card, artefacts }) =>
+function openEngines(
+  models: readonly AcceptedModel[],
+  upstreams: ReadonlyMap<string, Upstream>,
+  config: Config,
+  clock: Clock,
+  log: Log,
+): EngineTable {
+  const runtimeWasm = models.length === 0 ? new Uint8Array() : Deno.readFileSync(runtimeWasmUrl);
+  const own = models.map(({ card, artefacts }) =>
     openOnnxEngine({
       card,
       ...artefacts,
@@ -235,7 +279,86 @@ function openEngines(models: readonly AcceptedModel[], config: Config, clock: Cl
       clock,
       onFault: (fault) => log.write("error", "engine.fault", { model: card.id, reason: fault.message }),
     })
-  ));
+  );
+  const behind = config.upstreamModels.map(({ id, servedBy, routing }) => {
+    const replicas = servedBy.map(({ upstream, model = id, weight }) => ({ upstream, model, weight }));
+    return openUpstreamEngine({ model: { id, routing, replicas }, upstreams, clock });
+  });
+  return createEngineTable([...own, ...behind]);
+}
+
+const WIRES: Readonly<Record<UpstreamSettings["kind"], Wire>> = {
+  openai: openaiWire,
+  anthropic: anthropicWire,
+  openinference: openinferenceWire,
+};
+
+function openUpstreams(config: Config, clock: Clock, log: Log): ReadonlyMap<string, Upstream> {
+  return new Map(config.upstreams.map(({ caFile, healthPath, ...setting }) => {
+    const settings: UpstreamSettings = {
+      ...setting,
+      healthPath,
+      key: config.upstreamKeys[setting.name],
+      caCertificates: caFile === undefined ? undefined : readCertificates(caFile),
+    };
+    return [
+      setting.name,
+      openUpstream(settings, WIRES[setting.kind], clock, {
+        healthChanged: (upstream, healthy, reason) =>
+          log.write(healthy ? "info" : "warn", "upstream.health", {
+            upstream,
+            healthy,
+            reason: reason ?? null,
+          }),
+        breakerChanged: (upstream, state) =>
+          log.write(state === "closed" ? "info" : "warn", "upstream.breaker", { upstream, state }),
+      }),
+    ];
+  }));
+}
+
+async function closeUpstreams(upstreams: ReadonlyMap<string, Upstream>): Promise<void> {
+  await Promise.all([...upstreams.values()].map((upstream) => upstream.close()));
+}
+
+/** The runtime takes a text without a certificate for an empty list and says nothing. */
+function readCertificates(path: string): string {
+  const text = Deno.readTextFileSync(path);
+  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
+  throw new Fault("unavailable", `Cannot trust ${path}: it holds no PEM certificate`);
+}
+
+function servedModelOfSetting(setting: Config["upstreamModels"][number]): ServedModel {
+  return {
+    id: setting.id,
+    aliases: setting.aliases,
+    capabilities: setting.capabilities,
+    ownedBy: "upstream",
+    createdSeconds: 0,
+    access: { see: setting.see, use: setting.use },
+    accepted: true,
+    sha256: null,
+    limits: {
+      textsPerRequestMax: setting.textsPerRequestMax,
+      charactersPerTextMax: setting.charactersPerTextMax,
+      contextTokensMax: setting.contextTokensMax ?? null,
+      outputTokensMax: setting.outputTokensMax ?? null,
+    },
+    dimensions: setting.dimensions ?? null,
+    dimensionsReducible: true,
+    passFields: setting.passFields,
+    prices: setting.prices ?? null,
+    fallbacks: setting.fallbacks,
+  };
+}
+
+function roleCapsOf({ roleCaps }: Config): RoleCaps {
+  const of = (role: Role): RequestCaps => {
+    const { outputTokensMax = DEFAULT_CAPS.outputTokensMax, ...others } = roleCaps[role] ?? {};
+    const set = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
+    return { ...DEFAULT_CAPS, ...set, outputTokensMax };
+  };
+  return { admin: of("admin"), operator: of("operator"), auditor: of("auditor"), user: of("user") };
 }
 
 /** In an empty store, makes the first user; returns its password where it was made up here. */
@@ -282,8 +405,9 @@ function addressPseudonyms(keyRing: KeyRing): (address: string) => string {
 
 /** SHA-256 over the settings without the secrets, so that an auditor sees when they changed. */
 function settingsDigest(config: Config): string {
-  const { adminPassword: _, masterKey: __, signingKey: ___, ...open } = config;
-  return hash("sha256", canonicalJson({ ...open }), "hex");
+  const { adminPassword: _, masterKey: __, signingKey: ___, upstreamKeys: ____, ...open } = config;
+  // Through JSON text, which leaves out what is not set.
+  return hash("sha256", canonicalJson(JSON.parse(JSON.stringify(open))), "hex");
 }
 
 async function whenWarm(engines: EngineTable): Promise<number> {

@@ -1,6 +1,6 @@
 // Main: read the settings, listen, assemble the server, serve, and close in order.
 import { assemble, FIRST_USER, type Portcullis } from "./assemble.ts";
-import { type Config, mistakeLines } from "./config/config.ts";
+import { type Config, mistakeLines, upstreamHost } from "./config/config.ts";
 import { readEnvironment } from "./config/environment.ts";
 import { newId } from "./encoding/ids.ts";
 import { Fault, toFault } from "./faults/fault.ts";
@@ -14,6 +14,8 @@ const EXIT_CONFIG = 78;
 const EXIT_UNAVAILABLE = 69;
 /** Package runners pass Ctrl+C on twice; a person who means it twice takes longer. */
 const SECOND_SIGNAL_MS_MIN = 1000;
+/** The part of the time for stopping that running inferences may use to end by themselves. */
+const FINISHING_SHARE = 0.6;
 
 /** Set by the first signal: from then on the listener ends by intent. */
 let stopping = false;
@@ -27,6 +29,11 @@ async function main(): Promise<void> {
     Deno.exit(EXIT_CONFIG);
   }
   const { config } = settings;
+  const closed = config.upstreams.map(({ url }) => upstreamHost(url)).filter((host) => !mayReach(host));
+  if (closed.length > 0) {
+    printError(`Cannot start: the process may not reach ${closed.join(", ")}; ${OTHER_PERMISSIONS}`);
+    Deno.exit(EXIT_UNAVAILABLE);
+  }
   let portcullis: Portcullis | undefined;
   try {
     // The socket first: a start that cannot have it must leave nothing behind, no user whose password nobody saw.
@@ -72,10 +79,17 @@ function listen(config: Config, app: App): Deno.HttpServer {
 
 /** In words that hold the next step. */
 function explain(thrown: unknown): string {
-  if (!(thrown instanceof Deno.errors.NotCapable)) return toFault(thrown).message;
-  return "these settings need other permissions than this process was started with. The flags that fit them:\n" +
-    "  deno task serve        (starts with them)\n" +
-    "  deno task flags        (prints them)";
+  return thrown instanceof Deno.errors.NotCapable ? OTHER_PERMISSIONS : toFault(thrown).message;
+}
+
+const OTHER_PERMISSIONS =
+  "these settings need other permissions than this process was started with. The flags that fit them:\n" +
+  "  deno task serve        (starts with them)\n" +
+  "  deno task flags        (prints them)";
+
+/** An upstream that is out of reach for good is a mistake of the start and no fault of the upstream. */
+function mayReach(host: string): boolean {
+  return Deno.permissions.querySync({ name: "net", host }).state === "granted";
 }
 
 /**
@@ -95,7 +109,8 @@ function endWithListener(server: Deno.HttpServer, opened: () => Portcullis | und
 
 /** Says what a person needs next. In production the log says it, for there nobody watches. */
 async function greet(config: Config, portcullis: Portcullis): Promise<void> {
-  const modelIds = portcullis.catalog.list().filter(({ accepted }) => accepted).map(({ card }) => card.id);
+  const models = portcullis.catalog.list().filter(({ accepted }) => accepted);
+  const modelIds = models.map(({ id }) => id);
   if (config.mode === "production") {
     const { log } = portcullis;
     log.write("info", "server.listening", { host: config.host, port: config.port });
@@ -118,17 +133,32 @@ async function greet(config: Config, portcullis: Portcullis): Promise<void> {
       ? "  ready        stop with Ctrl+C"
       : "  started, but not every model could be opened: see the log",
   );
-  const [model] = modelIds;
-  if (model === undefined) return;
+  const example = exampleCall(models);
+  if (example === undefined) return;
   printLine(`
 Try it, in another terminal:
 
 PASSWORD='${password ?? "your password"}'
 TOKEN=$(curl -s ${config.publicUrl}/v1/auth/login -H 'Content-Type: application/json' \\
   -d "{\\"username\\":\\"${FIRST_USER}\\",\\"password\\":\\"$PASSWORD\\"}" | sed -n 's/.*"access_token":"\\([^"]*\\)".*/\\1/p')
-curl -s ${config.publicUrl}/v1/embeddings -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
-  -d '{"model":"${model}","input":"How old are you?"}'
+curl -s ${config.publicUrl}${example.path} -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+  -d '${example.body}'
 `);
+}
+
+/** A call that a person can paste: of a model that chats, where there is one. */
+function exampleCall(
+  models: ReturnType<Portcullis["catalog"]["list"]>,
+): { readonly path: string; readonly body: string } | undefined {
+  const chats = models.find(({ capabilities }) => capabilities.includes("chat"));
+  if (chats !== undefined) {
+    const messages = [{ role: "user", content: "How old are you?" }];
+    return { path: "/v1/chat/completions", body: JSON.stringify({ model: chats.id, messages }) };
+  }
+  const embeds = models.find(({ capabilities }) => capabilities.includes("embedding"));
+  return embeds === undefined
+    ? undefined
+    : { path: "/v1/embeddings", body: JSON.stringify({ model: embeds.id, input: "How old are you?" }) };
 }
 
 /** The last net: a stray rejection is a defect to log, no reason to drop everybody's requests (ASVS V16.5.4). */
@@ -155,7 +185,10 @@ function stopOnSignals(config: Config, server: Deno.HttpServer, opened: () => Po
     portcullis.log.write("info", "server.stopping", { signal });
     setTimeout(() => mayHurry = true, SECOND_SIGNAL_MS_MIN);
     const deadline = setTimeout(() => Deno.exit(1), config.shutdownTimeoutMs);
+    // Most of the time is for what runs; what still runs then is ended in order, with an answer and a record.
+    const last = setTimeout(() => portcullis.stopInferences(), config.shutdownTimeoutMs * FINISHING_SHARE);
     await server.shutdown();
+    clearTimeout(last);
     await portcullis.close(signal);
     clearTimeout(deadline);
     if (config.mode === "development") printLine("stopped");

@@ -178,7 +178,7 @@ Deno.test("no package of the web layer is imported below http", () => {
 });
 
 Deno.test("the dialects of http do not import each other", () => {
-  const dialects = ["openai", "oip", "account", "operations"];
+  const dialects = ["openai", "anthropic", "oip", "account", "operations"];
   const dialectOf = (name: string): string | undefined =>
     dialects.find((dialect) => name.startsWith(`http/${dialect}/`));
   const crossings = files.flatMap(({ name, imports }) =>

@@ -6,8 +6,8 @@ import { isRole, type Role } from "./role.ts";
 
 /** Deny by default: what is not listed is not allowed. */
 export const ROLE_ACTIONS: Readonly<Record<Role, readonly Action[]>> = {
-  admin: ["model:read", "model:infer", "session:end"],
-  operator: ["model:read", "model:infer", "session:end"],
+  admin: ["model:read", "model:infer", "session:end", "upstream:read"],
+  operator: ["model:read", "model:infer", "session:end", "upstream:read"],
   // Reads what there is, runs nothing.
   auditor: ["model:read", "session:end"],
   user: ["model:read", "model:infer", "session:end"],

@@ -44,18 +44,42 @@ export type AuditEvent =
     readonly reason: string;
   }
   /** The intent: durable before the model runs. */
+  | Requester & InferenceSubject & { readonly type: "inference.started" }
+  /** Another model takes over: durable before it runs. */
   | Requester & {
-    readonly type: "inference.started";
+    readonly type: "inference.rerouted";
     readonly model: string;
-    readonly sha256: string;
-    readonly texts: number;
+    readonly to: string;
+    /** The code of the fault that the first model ended with. */
+    readonly reason: string;
   }
   /** The outcome: exactly one for each `inference.started` of the same request. */
-  | Requester & {
-    readonly type: "inference.finished";
-    readonly model: string;
-    /** "completed", or the code of the fault. */
-    readonly outcome: string;
-    readonly tokens: number;
-    readonly durationMs: number;
-  };
+  | Requester & InferenceOutcome & { readonly type: "inference.finished" };
+
+/** What an inference is about. */
+export interface InferenceSubject {
+  /** The id that was asked for, never an alias. */
+  readonly model: string;
+  readonly task: string;
+  /** Digest of the weights; null for a model that an upstream serves. */
+  readonly sha256: string | null;
+  /** Texts, messages, prompts, documents or tensors. */
+  readonly items: number;
+}
+
+/** What became of an inference. */
+export interface InferenceOutcome {
+  readonly model: string;
+  /** "completed", or the code of the fault. */
+  readonly outcome: string;
+  readonly inputTokens: number;
+  /** Of a stream that broke off: what had been sent. */
+  readonly outputTokens: number;
+  /** Who counted the tokens. */
+  readonly countedBy: "engine" | "estimate";
+  /** `UPSTREAM/MODEL` that answered or failed last; null for a model of this process, and where nothing was tried. */
+  readonly servedBy: string | null;
+  /** How often it was tried somewhere. */
+  readonly attempts: number;
+  readonly durationMs: number;
+}

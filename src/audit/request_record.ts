@@ -1,4 +1,5 @@
 // Request record: what one request leaves in the audit trail. One verdict a request, and an outcome for each start.
+import type { InferenceOutcome, InferenceSubject } from "./audit_event.ts";
 import type { AuditTrail } from "./audit_trail.ts";
 
 /** What is known of a request before anyone is recognised. */
@@ -8,14 +9,6 @@ export interface RequestIdentity {
   readonly address: string;
   /** The route's template. */
   readonly route: string;
-}
-
-/** What an inference is about. */
-export interface InferenceSubject {
-  readonly model: string;
-  /** Digest of the model's graph. */
-  readonly sha256: string;
-  readonly texts: number;
 }
 
 /** Every method resolves when the record is durable and throws Fault `unavailable` when it cannot be made so. */
@@ -78,16 +71,13 @@ export class RequestRecord {
     this.#verdictRecorded = true;
   }
 
-  /** @param outcome "completed", or the code of the fault */
-  async inferenceFinished(model: string, outcome: string, tokens: number, durationMs: number): Promise<void> {
-    await this.#trail.record({
-      type: "inference.finished",
-      ...this.#requester(),
-      model,
-      outcome,
-      tokens,
-      durationMs,
-    });
+  /** @param reason the code of the fault that the model ended with */
+  async inferenceRerouted(model: string, to: string, reason: string): Promise<void> {
+    await this.#trail.record({ type: "inference.rerouted", ...this.#requester(), model, to, reason });
+  }
+
+  async inferenceFinished(outcome: InferenceOutcome): Promise<void> {
+    await this.#trail.record({ type: "inference.finished", ...this.#requester(), ...outcome });
   }
 
   #requester(): RequestIdentity & { readonly subject: string | null; readonly credential: string | null } {

@@ -1,5 +1,5 @@
 // Permission flags: exactly what the server needs under given settings, as Deno's command-line flags.
-import { type Config, hostAndPort } from "../config/config.ts";
+import { type Config, hostAndPort, upstreamHost } from "../config/config.ts";
 
 /** Flags that close what Deno leaves open: prompts, downloads, changes of the lock file. */
 const FIXED_FLAGS = ["--no-prompt", "--cached-only", "--frozen", "--no-remote"] as const;
@@ -12,10 +12,22 @@ const CODE_PATHS = ["src", "node_modules/onnxruntime-web/dist/ort-wasm-simd-thre
  * @param files settings and secret files that were read
  */
 export function permissionFlags(config: Config, files: readonly string[]): string[] {
-  const read = [config.dataDir, config.modelsDir, "portcullis.json", ...CODE_PATHS, ...files];
+  const certificates = config.upstreams.flatMap(({ caFile }) => caFile ?? []);
+  const read = [
+    config.dataDir,
+    config.modelsDir,
+    "portcullis.json",
+    ...CODE_PATHS,
+    ...files,
+    ...certificates,
+  ];
+  const net = [
+    hostAndPort(config.host, config.port),
+    ...config.upstreams.map(({ url }) => upstreamHost(url)),
+  ];
   return [
     ...FIXED_FLAGS,
-    `--allow-net=${hostAndPort(config.host, config.port)}`,
+    `--allow-net=${[...new Set(net)].join(",")}`,
     `--allow-read=${[...new Set(read)].join(",")}`,
     `--allow-write=${config.dataDir}`,
     "--allow-env=PORTCULLIS_*",

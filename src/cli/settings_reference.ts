@@ -11,7 +11,7 @@ export function settingsReference(): string {
       const field = secret ? "–" : `\`${name}\``;
       const shown = fallback === undefined
         ? "–"
-        : `\`${Array.isArray(fallback) ? "(empty)" : String(fallback)}\``;
+        : `\`${typeof fallback === "object" ? "(empty)" : String(fallback)}\``;
       return `| ${variable} | ${field} | ${shown} | ${type.allowed} | ${meaning} |`;
     },
   );

@@ -1,6 +1,7 @@
 // Config: a pure function from what was set to a checked configuration, or to the list of every mistake.
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 import type { SettingType } from "./setting_types.ts";
+import { upstreamKeyVariable, type UpstreamSetting } from "./structured_settings.ts";
 
 /** What one setting's value was read as. */
 type ValueOf<Type> = Type extends SettingType<infer Value> ? Value : never;
@@ -10,7 +11,10 @@ type Values = { readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name][
 type Optional = "adminPassword" | "masterKey" | "signingKey";
 
 /** The checked configuration. In production `masterKey` and `signingKey` are there. */
-export type Config = Omit<Values, Optional> & { readonly [Name in Optional]: string | undefined };
+export type Config = Omit<Values, Optional> & { readonly [Name in Optional]: string | undefined } & {
+  /** The secrets of upstreams by their names. */
+  readonly upstreamKeys: Readonly<Record<string, string>>;
+};
 
 /** One mistake, for a person to read. */
 export interface ConfigMistake {
@@ -45,6 +49,12 @@ export function hostAndPort(host: string, port: number): string {
   return `${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
+/** Host and port of an upstream's address, as permission flags write them. */
+export function upstreamHost(url: string): string {
+  const { hostname, port, protocol } = new URL(url);
+  return `${hostname}:${port !== "" ? port : protocol === "https:" ? 443 : 80}`;
+}
+
 /** The mistakes as lines for a person, below a headline that says what they prevent. */
 export function mistakeLines(headline: string, mistakes: readonly ConfigMistake[]): readonly string[] {
   return [
@@ -58,7 +68,6 @@ export function mistakeLines(headline: string, mistakes: readonly ConfigMistake[
 export function parseConfig(sources: ConfigSources): ConfigOutcome {
   const mistakes: ConfigMistake[] = [];
   const fileValues = readFileObject(sources.file, mistakes);
-  mistakes.push(...unknownNames(sources.variables, fileValues));
 
   const values: Record<string, unknown> = {};
   const wrong = new Set<string>();
@@ -71,6 +80,9 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
       wrong.add(variableOf(name));
     }
   }
+  const upstreams = values.upstreams as Values["upstreams"];
+  const keys = readUpstreamKeys(upstreams, sources.variables, mistakes);
+  mistakes.unshift(...unknownNames(sources.variables, fileValues, keys.variables));
   const set = values as
     & { [Name in SettingName]: Values[Name] | undefined }
     & Omit<Values, "publicUrl" | "engineWorkers" | Optional>;
@@ -78,8 +90,9 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     ...set,
     publicUrl: set.publicUrl ?? `http://${hostAndPort(set.host, set.port)}`,
     engineWorkers: set.engineWorkers ?? Math.max(1, sources.cores - 1),
+    upstreamKeys: keys.values,
   };
-  const compared = [...exposureMistakes(config), ...secretMistakes(config)];
+  const compared = [...exposureMistakes(config), ...secretMistakes(config), ...upstreamMistakes(config)];
   if (config.mode === "production") {
     compared.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
   }
@@ -100,11 +113,12 @@ function readFileObject(file: unknown, mistakes: ConfigMistake[]): Readonly<Reco
 function unknownNames(
   variables: Readonly<Record<string, string>>,
   file: Readonly<Record<string, unknown>>,
+  upstreamKeys: ReadonlySet<string>,
 ): ConfigMistake[] {
   const known = new Map(NAMES.map((name) => [variableOf(name), name]));
   const mistakes: ConfigMistake[] = [];
   for (const variable of Object.keys(variables)) {
-    if (!known.has(variable)) {
+    if (!known.has(variable) && !upstreamKeys.has(variable)) {
       mistakes.push({ where: variable, what: `is no setting${nearest(variable, [...known.keys()])}` });
     }
   }
@@ -137,13 +151,71 @@ function readSetting(
   const read = type.read(raw);
   if (read.ok) return { value: read.value };
   // The value of a secret is not repeated.
-  const shown = secret ? "is malformed" : `is ${JSON.stringify(raw)}`;
+  const shown = secret ? "is malformed" : type.explain?.(raw) ?? `is ${JSON.stringify(raw)}`;
   return {
     mistake: {
       where: fromVariable === undefined ? `portcullis.json: ${name}` : variable,
       what: `${shown}; allowed: ${type.allowed}`,
     },
   };
+}
+
+/** The secrets of upstreams, and the variables that they may come from. */
+function readUpstreamKeys(
+  upstreams: Values["upstreams"],
+  variables: Readonly<Record<string, string>>,
+  mistakes: ConfigMistake[],
+): { readonly values: Readonly<Record<string, string>>; readonly variables: ReadonlySet<string> } {
+  const values: Record<string, string> = {};
+  const known = new Set<string>();
+  for (const { name } of upstreams) {
+    const variable = upstreamKeyVariable(name);
+    known.add(variable);
+    const value = variables[variable];
+    if (value === undefined) continue;
+    // What goes into a header field must be a token's characters (RFC 9110 §5.5); the value is not repeated.
+    if (/^[\x21-\x7e]{1,4096}$/.test(value)) values[name] = value;
+    else {mistakes.push({
+        where: variable,
+        what: "is malformed; allowed: 1 to 4096 printable characters without spaces",
+      });}
+  }
+  return { values, variables: known };
+}
+
+const KIND_CAPABILITIES: Readonly<Record<UpstreamSetting["kind"], readonly string[]>> = {
+  openai: ["chat", "completion", "embedding", "rerank", "moderation", "speech", "transcription", "image"],
+  anthropic: ["chat"],
+  openinference: ["tensor", "embedding"],
+};
+
+/** What one setting says of another: names that do not exist, and protocols that lack a capability. */
+function upstreamMistakes({ upstreams, upstreamModels }: Config): ConfigMistake[] {
+  const mistakes: ConfigMistake[] = [];
+  const byName = new Map(upstreams.map((upstream) => [upstream.name, upstream]));
+  const byId = new Map(upstreamModels.map((model) => [model.id, model]));
+  const wrong = (id: string, what: string) =>
+    mistakes.push({ where: variableOf("upstreamModels"), what: `has the model "${id}", which ${what}` });
+  for (const { id, servedBy, capabilities, fallbacks } of upstreamModels) {
+    for (const { upstream: name } of servedBy) {
+      const upstream = byName.get(name);
+      const lacking = capabilities.find((each) =>
+        upstream !== undefined && !KIND_CAPABILITIES[upstream.kind].includes(each)
+      );
+      if (upstream === undefined) wrong(id, `names the upstream "${name}", which is not among the upstreams`);
+      else if (lacking !== undefined) {
+        wrong(id, `does "${lacking}", for which "${name}" (${upstream.kind}) has no protocol`);
+      }
+    }
+    for (const fallback of fallbacks) {
+      const other = byId.get(fallback);
+      if (fallback === id) wrong(id, "is its own fallback");
+      else if (other !== undefined && !other.capabilities.some((each) => capabilities.includes(each))) {
+        wrong(id, `falls back to "${fallback}", which does nothing that it does`);
+      }
+    }
+  }
+  return mistakes;
 }
 
 /** ASVS V12.2.1: nothing but loopback is listened on in plain HTTP, unless a proxy in front ends TLS. */

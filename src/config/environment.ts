@@ -3,8 +3,8 @@ import { parseStrictJson } from "../encoding/strict_json.ts";
 import { type Config, type ConfigMistake, parseConfig } from "./config.ts";
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 
-/** An object of lists. */
-const CONFIG_DEPTH_MAX = 2;
+/** An object of lists of objects, for upstreams and their models. */
+const CONFIG_DEPTH_MAX = 8;
 /** Where the settings file is when `PORTCULLIS_CONFIG` does not say. */
 const CONFIG_FILE = "portcullis.json";
 const NOT_READABLE_HERE = "outside what the process may read; start with: deno task serve";
@@ -74,9 +74,14 @@ function readSecretFiles(
   files: string[],
   mistakes: ConfigMistake[],
 ): void {
-  for (const name of Object.keys(SETTINGS) as SettingName[]) {
-    if (!SETTINGS[name].secret) continue;
-    const variable = variableOf(name);
+  const secrets = (Object.keys(SETTINGS) as SettingName[]).filter((name) => SETTINGS[name].secret).map(
+    variableOf,
+  );
+  const upstreamKeys = Object.keys(variables).filter((name) =>
+    /^PORTCULLIS_UPSTREAM_[A-Z0-9_]+_KEY_FILE$/.test(name)
+  )
+    .map((name) => name.slice(0, -"_FILE".length));
+  for (const variable of [...secrets, ...upstreamKeys]) {
     const path = variables[`${variable}_FILE`];
     if (path === undefined) continue;
     delete variables[`${variable}_FILE`];

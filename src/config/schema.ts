@@ -2,6 +2,14 @@
 import { parseAddress, parseAddressRange } from "../encoding/ip_address.ts";
 import { no, ok } from "../faults/outcome.ts";
 import { integer, listOf, oneOf, origin, type SettingType, text } from "./setting_types.ts";
+import {
+  type RoleCapsSetting,
+  roleCapsType,
+  upstreamList,
+  upstreamModelList,
+  type UpstreamModelSetting,
+  type UpstreamSetting,
+} from "./structured_settings.ts";
 
 /** One setting. Its variable is `PORTCULLIS_` and the name in capitals with underscores. */
 export interface Setting<Value> {
@@ -65,7 +73,25 @@ export const SETTINGS = {
   corsOrigins: setting(listOf(origin), [], "Origins of web pages that may call this server."),
   dataDir: setting(path, "data", "Folder of everything the server keeps."),
   modelsDir: setting(path, "models", "Folder of model folders."),
+  upstreams: setting(upstreamList, [], "Servers that run models for this one."),
+  upstreamModels: setting(upstreamModelList, [], "Models that those servers serve."),
+  roleCaps: setting(roleCapsType, {}, "How much one request of a role may ask for."),
+  imageHosts: setting(
+    listOf(hostName),
+    [],
+    "Hosts whose https pictures a chat may name; the engine fetches them. Data URLs are always allowed.",
+  ),
   bodyBytesMax: setting(integer(1024, 64 * 1024 * 1024), 1024 * 1024, "Largest request body, bytes."),
+  mediaBodyBytesMax: setting(
+    integer(1024, 1024 * 1024 * 1024),
+    16 * 1024 * 1024,
+    "Largest body of a request that may carry pictures or sound, bytes.",
+  ),
+  uploadBytesMax: setting(
+    integer(1024, 4 * 1024 * 1024 * 1024),
+    25 * 1024 * 1024,
+    "Largest upload of sound to be transcribed, bytes.",
+  ),
   bodyTimeoutMs: setting(
     integer(100, 600_000),
     10_000,
@@ -75,6 +101,11 @@ export const SETTINGS = {
     integer(100, 600_000),
     30_000,
     "Time within which an inference must be answered, milliseconds.",
+  ),
+  generationTimeoutMs: setting(
+    integer(100, 24 * 3_600_000),
+    600_000,
+    "Time within which a generated answer must be complete, streams included, milliseconds.",
   ),
   shutdownTimeoutMs: setting(
     integer(100, 600_000),
@@ -137,7 +168,13 @@ export const SETTINGS = {
   ),
 } as const satisfies Record<
   string,
-  Setting<never> | Setting<string> | Setting<number> | Setting<readonly string[]>
+  | Setting<never>
+  | Setting<string>
+  | Setting<number>
+  | Setting<readonly string[]>
+  | Setting<UpstreamSetting[]>
+  | Setting<UpstreamModelSetting[]>
+  | Setting<RoleCapsSetting>
 >;
 
 /** A setting's name. */

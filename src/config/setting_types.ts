@@ -6,6 +6,8 @@ export interface SettingType<Value> {
   readonly allowed: string;
   /** `raw` is a string from the environment, or any JSON value from the file. */
   read(raw: unknown): Outcome<Value, "wrong">;
+  /** What exactly is wrong with a value that `read` refused, where there is more to say than what is allowed. */
+  explain?(raw: unknown): string;
 }
 
 /** A whole number between two bounds, both allowed. */

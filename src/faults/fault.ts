@@ -21,6 +21,14 @@ export type FaultKind =
   | "unavailable"
   | "deadline_exceeded"
   | "client_left"
+  | "capability_missing"
+  | "input_refused"
+  | "context_exceeded"
+  | "upstream_unreachable"
+  | "upstream_failed"
+  | "upstream_answer_invalid"
+  | "upstream_timeout"
+  | "stopping"
   | "internal";
 
 /** One field of a request that breaks its rule. `path` is a JSON Pointer (RFC 6901), "" for the whole body. */

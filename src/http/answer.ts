@@ -2,7 +2,7 @@
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import type { Fault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
-import type { Answer, Dialect } from "./route.ts";
+import type { Answer, BodyStream, Dialect } from "./route.ts";
 
 const JSON_TYPE = "application/json";
 
@@ -13,12 +13,35 @@ export function buildAnswer(
   isHead = false,
 ): Response {
   const headers = answer.headers === undefined ? standardHeaders : { ...standardHeaders, ...answer.headers };
+  if (answer.stream !== undefined) {
+    return new Response(readable(answer.stream), { status: answer.status, headers });
+  }
+  if (answer.bytes !== undefined) {
+    if (isHead) headers["Content-Length"] = String(answer.bytes.length);
+    return new Response(answer.bytes, { status: answer.status, headers });
+  }
   if (answer.body === undefined) return new Response(null, { status: answer.status, headers });
   headers["Content-Type"] ??= JSON_TYPE;
   const text = JSON.stringify(answer.body);
   // RFC 9110 §8.6: what HEAD says of the length is what GET would send. The router takes the body off.
   if (isHead) headers["Content-Length"] = String(encodeUtf8(text).length);
   return new Response(text, { status: answer.status, headers });
+}
+
+/** Nothing is read before the client takes it: a client that is slow makes the engine wait (back-pressure). */
+function readable(stream: BodyStream): ReadableStream<Uint8Array> {
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const pieces = await stream.next();
+        if (pieces === undefined) controller.close();
+        else for (const piece of pieces) controller.enqueue(piece);
+      } catch (thrown) {
+        controller.error(thrown);
+      }
+    },
+    cancel: () => stream.cancel(),
+  }, { highWaterMark: 0 });
 }
 
 /** A Fault in the words of a dialect, with the headers that its status demands. */

@@ -18,6 +18,9 @@ import type { RateCells } from "../limits/rate_cells.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type AccountParts, accountRoutes } from "./account/account_routes.ts";
+import { anthropicDialect } from "./anthropic/anthropic_error.ts";
+import { anthropicRoutes } from "./anthropic/anthropic_routes.ts";
+import type { AnthropicParts } from "./anthropic/messages_route.ts";
 import { buildAnswer, faultAnswer } from "./answer.ts";
 import { type Exchange, principalOf } from "./exchange.ts";
 import { clientAddress } from "./middleware/client_address.ts";
@@ -38,10 +41,11 @@ import { type OpenaiParts, openaiRoutes } from "./openai/openai_routes.ts";
 import { describeRoutes } from "./operations/api_description.ts";
 import { type OperationsParts, operationsRoutes } from "./operations/operations_routes.ts";
 import { problemDialect } from "./problem.ts";
-import { type Answer, type AnyRoute, defineRoute, type Dialect } from "./route.ts";
+import { type Answer, type AnyRoute, type BodyStream, defineRoute, type Dialect } from "./route.ts";
 
 /** What the routes and the gate are made of. */
-export interface AppParts extends AccountParts, OpenaiParts, OipParts, OperationsParts, GateParts {}
+export interface AppParts
+  extends AccountParts, OpenaiParts, AnthropicParts, OipParts, OperationsParts, GateParts {}
 
 /** What the gate is made of. */
 export interface GateParts {
@@ -70,7 +74,8 @@ export type App = (request: Request, peer: Peer) => Promise<Response>;
 /** Every route of the server, each with its policy. */
 export function routeTable(parts: AppParts): readonly AnyRoute[] {
   const routes = [
-    ...openaiRoutes(parts), //     GET /v1/models · GET /v1/models/{id} · POST /v1/embeddings
+    ...openaiRoutes(parts), //     GET /v1/models… · POST /v1/chat/completions · /v1/embeddings · /v1/audio/… · …
+    ...anthropicRoutes(parts), //  POST /v1/messages · /v1/messages/count_tokens
     ...oipRoutes(parts), //        /v2 · /v2/health/… · /v2/models/{id} · POST /v2/models/{id}/infer
     ...accountRoutes(parts), //    POST /v1/auth/login · POST /v1/auth/logout
     ...operationsRoutes(parts), // GET /healthz · /readyz · /.well-known/jwks.json
@@ -171,7 +176,9 @@ async function pass(
     fault = await recordRefusal(route, exchange, toFault(thrown));
     answer = faultAnswer(fault, route.dialect, id);
   }
-  logAccess(parts, route, exchange, answer.status, addressText, fault);
+  if (answer.stream === undefined) logAccess(parts, route, exchange, answer.status, addressText, fault);
+  else {answer = loggedAtItsEnd(answer, answer.stream, (brokenBy) =>
+      logAccess(parts, route, exchange, answer.status, addressText, brokenBy));}
   return buildAnswer(answer, answerHeaders, request.method === "HEAD");
 }
 
@@ -200,24 +207,29 @@ async function walk(parts: GateParts, route: AnyRoute, exchange: Exchange): Prom
   const bounds = route.bodyBytesMax === undefined
     ? parts.bodyBounds
     : { ...parts.bodyBounds, bodyBytesMax: route.bodyBytesMax };
-  if (route.body === undefined) requireNoBody(request);
-  else requireJsonAnnounced(request, bounds);
+  if (route.bodyForm !== undefined) route.bodyForm.requireAnnounced(request, bounds);
+  else if (route.body !== undefined) requireJsonAnnounced(request, bounds);
+  else requireNoBody(request);
   if (route.policy.kind === "action") {
     // 6. Who. 7. May.
-    const principal = await requirePrincipal(parts, exchange);
+    const principal = await requirePrincipal(parts, exchange, route.dialect);
     await takeRates(rateCells, [rateTiers.user], principal, answerHeaders);
     requireAction(exchange, route.policy.action);
   }
   // 5, the costly part: bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
-  const body = route.body === undefined
-    ? undefined
-    : parseFields(route.body, await readJsonBody(request, bounds));
+  const body = route.bodyForm !== undefined
+    ? await route.bodyForm.read(request, bounds)
+    : route.body !== undefined
+    ? parseFields(route.body, await readJsonBody(request, bounds))
+    : undefined;
   // 8. The handler records what it does, before it does it.
   return await route.handle(exchange, body as never);
 }
 
-async function requirePrincipal(parts: GateParts, exchange: Exchange): Promise<string> {
-  const authorization = exchange.request.headers.get("authorization");
+async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: Dialect): Promise<string> {
+  const { headers } = exchange.request;
+  const bare = dialect.tokenHeader === undefined ? null : headers.get(dialect.tokenHeader);
+  const authorization = headers.get("authorization") ?? (bare === null ? null : `Bearer ${bare}`);
   const outcome = await parts.authenticate(authorization);
   if (!outcome.ok) {
     // RFC 6750 §3.1: no error code where no credential was sent.
@@ -283,6 +295,39 @@ function logAccess(
   });
 }
 
+/** An answer in pieces is over when the last piece is. */
+function loggedAtItsEnd(
+  answer: Answer,
+  stream: BodyStream,
+  log: (brokenBy: Fault | undefined) => void,
+): Answer {
+  let logged = false;
+  const logOnce = (): void => {
+    if (!logged) log(stream.brokenBy());
+    logged = true;
+  };
+  return {
+    ...answer,
+    stream: {
+      async next() {
+        try {
+          const pieces = await stream.next();
+          if (pieces === undefined) logOnce();
+          return pieces;
+        } catch (thrown) {
+          logOnce();
+          throw thrown;
+        }
+      },
+      cancel() {
+        stream.cancel();
+        logOnce();
+      },
+      brokenBy: () => stream.brokenBy(),
+    },
+  };
+}
+
 /** Refuses to start rather than serve a route that nobody decided on. */
 function checkRouteTable(routes: readonly AnyRoute[]): void {
   const seen = new Set<string>();
@@ -321,7 +366,9 @@ function otherMethods(path: string, routes: readonly AnyRoute[], parts: GatePart
 
 /** The row behind a path that has none; a client of a dialect gets its answer in that dialect. */
 function unmatched(path: string): AnyRoute {
-  const dialect = path.startsWith("/v1/")
+  const dialect = path.startsWith("/v1/messages")
+    ? anthropicDialect
+    : path.startsWith("/v1/")
     ? openaiDialect
     : path.startsWith("/v2/")
     ? oipDialect

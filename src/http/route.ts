@@ -4,7 +4,9 @@ import type { Action } from "../access/action.ts";
 import type { Fault, FaultKind } from "../faults/fault.ts";
 import type { FaultRow } from "../faults/fault_table.ts";
 import type { JsonValue } from "../encoding/canonical_json.ts";
+import type { AnswerStream } from "../engines/answer_stream.ts";
 import type { Exchange } from "./exchange.ts";
+import type { BodyBounds } from "./middleware/read_body.ts";
 
 /** Who may call a route. There is no default: a route without a policy does not compile, and the server does not start. */
 export type Policy =
@@ -19,24 +21,50 @@ export type Policy =
 
 /** How one family of clients reads errors. */
 export interface Dialect {
-  readonly name: "problem" | "openai" | "oip";
+  readonly name: "problem" | "openai" | "anthropic" | "oip";
   readonly errorType: string;
+  /** The header in which its clients send a bare token where they send no `Authorization`. */
+  readonly tokenHeader?: string;
   /** The error body; `row` gives the public words. */
   errorBody(fault: Fault, row: FaultRow, requestId: string): JsonValue;
 }
 
-/** What a handler returns. */
+/** What a handler returns: at most one of `body`, `bytes` and `stream`. */
 export interface Answer {
   readonly status: number;
   /** Serialised as JSON; undefined for none. */
   readonly body?: unknown;
+  /** Sent as they are; the headers name their media type. */
+  readonly bytes?: Uint8Array<ArrayBuffer>;
+  /** Sent as they come, at the pace of the client; the headers name their media type. */
+  readonly stream?: BodyStream;
   readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** A body in pieces. Where `next()` throws, the transfer is broken off, which is all that can be said by then. */
+export interface BodyStream extends AnswerStream<Uint8Array> {
+  /** After the end: the Fault that ended it early, for the log. */
+  brokenBy(): Fault | undefined;
+}
+
+/** How a body that is no plain JSON is announced, read and described. */
+export interface BodyForm<Body> {
+  /** For the API description. */
+  readonly mediaType: string;
+  /** For the API description. */
+  readonly schema: z.ZodType;
+  /** Refuses a body by what its headers say of it: media type, encoding, length. Nothing is read yet. */
+  requireAnnounced(request: Request, bounds: BodyBounds): void;
+  /** Reads it, strictly and within bounds. */
+  read(request: Request, bounds: BodyBounds): Promise<Body>;
 }
 
 /** What the API description says of one answer. */
 export interface AnswerDescription {
   readonly description: string;
   readonly schema?: z.ZodType;
+  /** Default: application/json. */
+  readonly mediaType?: string;
 }
 
 /** One row. */
@@ -51,7 +79,9 @@ export interface Route<Body = unknown> {
   readonly rated: boolean;
   /** The strict schema of the JSON body; absent where the route takes none. */
   readonly body?: z.ZodType<Body>;
-  /** Less than the server's own limit, where the body can only be small. */
+  /** Instead of `body`, where the body is no plain JSON. */
+  readonly bodyForm?: BodyForm<Body>;
+  /** Instead of the server's own limit: less where the body can only be small, more where it carries media. */
   readonly bodyBytesMax?: number;
   readonly answers: Readonly<Record<number, AnswerDescription>>;
   /** Faults that this route can answer besides those that its policy and body bring. */

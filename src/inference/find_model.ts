@@ -3,7 +3,8 @@ import { decideOnModel } from "../access/decide.ts";
 import type { Action } from "../access/action.ts";
 import { Fault } from "../faults/fault.ts";
 import type { Principal } from "../identity/principal.ts";
-import type { Catalog, CatalogModel } from "../registry/catalog.ts";
+import type { Catalog } from "../registry/catalog.ts";
+import type { Capability, ServedModel } from "../registry/served_model.ts";
 
 /**
  * The model that a caller names.
@@ -11,29 +12,39 @@ import type { Catalog, CatalogModel } from "../registry/catalog.ts";
  * @throws Fault `model_not_found` when there is none or the caller may not see it (the same words for both) · `forbidden`
  * when the caller sees it but may not do this with it · `unavailable` when its files were refused
  */
-export function findModel(catalog: Catalog, principal: Principal, action: Action, id: string): CatalogModel {
-  const model = catalog.find(id);
-  if (model === undefined) throw new Fault("model_not_found", "Cannot find a model: the id is unknown");
-  const decision = decideOnModel(principal, action, model.card.access);
+export function findModel(catalog: Catalog, principal: Principal, action: Action, name: string): ServedModel {
+  const model = catalog.find(name);
+  if (model === undefined) throw new Fault("model_not_found", "Cannot find a model: the name is unknown");
+  const decision = decideOnModel(principal, action, model.access);
   if (!decision.ok && decision.reason === "model_hidden") {
-    throw new Fault("model_not_found", `Cannot use ${id}: hidden from the caller's roles`);
+    throw new Fault("model_not_found", `Cannot use ${model.id}: hidden from the caller's roles`);
   }
   if (!decision.ok) {
-    throw new Fault("forbidden", `Cannot use ${id}: ${decision.reason}`, {
+    throw new Fault("forbidden", `Cannot use ${model.id}: ${decision.reason}`, {
       detail: "Your role does not allow this action on this model.",
     });
   }
   if (!model.accepted) {
-    throw new Fault("unavailable", `Cannot use ${id}: its files were refused`, {
+    throw new Fault("unavailable", `Cannot use ${model.id}: its files were refused`, {
       detail: "The model is not available now.",
     });
   }
   return model;
 }
 
+/** @throws Fault `capability_missing` when a model does not do what is asked of it */
+export function requireCapability(model: ServedModel, capability: Capability): void {
+  if (model.capabilities.includes(capability)) return;
+  throw new Fault("capability_missing", `Cannot use ${model.id} for ${capability}: it lacks the capability`, {
+    detail: `The model ${model.id} does: ${
+      model.capabilities.join(", ")
+    }. This route asks for: ${capability}.`,
+  });
+}
+
 /** The models that a caller may see and that can be run. */
-export function listModels(catalog: Catalog, principal: Principal): readonly CatalogModel[] {
+export function listModels(catalog: Catalog, principal: Principal): readonly ServedModel[] {
   return catalog.list().filter((model) =>
-    model.accepted && decideOnModel(principal, "model:read", model.card.access).ok
+    model.accepted && decideOnModel(principal, "model:read", model.access).ok
   );
 }

@@ -1,21 +1,29 @@
 // Run an inference: the one act of this server. Find, check, record the intent, compute, record the outcome.
+import type { RequestCaps } from "../access/request_caps.ts";
 import type { RequestRecord } from "../audit/request_record.ts";
-import type { Embeddings, Engine } from "../engines/engine.ts";
+import type { AnswerStream } from "../engines/answer_stream.ts";
+import type { Engine, RunBounds, RunTrace } from "../engines/engine.ts";
 import type { EngineTable } from "../engines/engine_table.ts";
-import { Fault, toFault } from "../faults/fault.ts";
+import type {
+  StreamItem,
+  StreamRequest,
+  StreamTask,
+  TaskRequest,
+  WholeAnswer,
+  WholeRequest,
+  WholeTask,
+} from "../engines/task.ts";
+import { Fault, type FaultKind, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { Principal } from "../identity/principal.ts";
 import type { ConcurrencyLimit } from "../limits/concurrency.ts";
 import type { Catalog } from "../registry/catalog.ts";
-import type { ModelCard } from "../registry/model_card.ts";
+import type { ServedModel } from "../registry/served_model.ts";
+import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
-import { findModel } from "./find_model.ts";
-
-/** What every dialect turns its wire form into. */
-export interface InferenceRequest {
-  readonly modelId: string;
-  readonly texts: readonly string[];
-}
+import { boundRequest, itemsOf } from "./bound_request.ts";
+import { findModel, requireCapability } from "./find_model.ts";
+import { type Settlement, settlementOf } from "./settlement.ts";
 
 /** Around the request: who asks, its place in the trail, and when it is over. */
 export interface InferenceContext {
@@ -27,88 +35,293 @@ export interface InferenceContext {
   readonly deadlineMs: number;
 }
 
-/** What every dialect turns into its answer. */
-export interface InferenceResult extends Embeddings {
-  readonly card: ModelCard;
-  readonly tokens: number;
+/** A whole answer and the model that gave it. */
+export interface InferenceResult<Answer> {
+  /** The model that was asked for, by its id and never by an alias. */
+  readonly model: ServedModel;
+  readonly answer: Answer;
+  /** `UPSTREAM/MODEL`, or null for a model of this process. For operators. */
+  readonly servedBy: string | null;
 }
 
-/** Runs one inference. Throws the Faults of `findModel`, of the engine's `embed`, and `unavailable` without a durable record. */
-export type RunInference = (request: InferenceRequest, context: InferenceContext) => Promise<InferenceResult>;
+/** An answer in pieces and the model that gives it. The outcome is on record before `next()` says that it ended. */
+export interface InferenceStream<Item> extends AnswerStream<Item> {
+  readonly model: ServedModel;
+  readonly servedBy: string | null;
+}
+
+/**
+ * The act. Both methods throw the Faults of `findModel` and of the engine, `capability_missing`, `fields_invalid` with paths of
+ * the neutral request, and `unavailable` without a durable record.
+ */
+export interface RunInference {
+  run<T extends WholeTask>(
+    modelId: string,
+    request: WholeRequest<T>,
+    context: InferenceContext,
+  ): Promise<InferenceResult<WholeAnswer<T>>>;
+  stream<T extends StreamTask>(
+    modelId: string,
+    request: StreamRequest<T>,
+    context: InferenceContext,
+  ): Promise<InferenceStream<StreamItem<T>>>;
+  /** Ends all that is under way with Fault `stopping`; each of them is still recorded. */
+  stop(): void;
+}
+
+/** What the act is made of. */
+export interface InferenceParts {
+  readonly catalog: Catalog;
+  readonly engines: EngineTable;
+  /** Requests of one principal that may be under way: nobody fills the queue alone. */
+  readonly atOnce: ConcurrencyLimit;
+  /** How much one request of a principal may ask for. */
+  readonly capsOf: (principal: Principal) => RequestCaps;
+  readonly log: Log;
+  readonly clock: Clock;
+}
 
 /** Makes the act over its parts. */
-export function openRunInference(parts: {
-  catalog: Catalog;
-  engines: EngineTable;
-  /** Requests of one principal that may be under way: nobody fills the queue alone. */
-  atOnce: ConcurrencyLimit;
-  clock: Clock;
-}): RunInference {
-  const { catalog, engines, atOnce, clock } = parts;
-  return async (request, context) => {
-    const { principal } = context;
-    const { card } = findModel(catalog, principal, "model:infer", request.modelId);
-    checkTexts(card, request.texts);
-    const engine = engines.get(card.id);
-    if (engine === undefined || engine.state() !== "ready") throw notReady(card);
-    const release = atOnce.take(`${principal.issuer} ${principal.subject}`);
+export function openRunInference(parts: InferenceParts): RunInference {
+  const underWay = new Set<AbortController>();
+
+  /** Steps 1 to 4: find, check, take a place, record the intent. */
+  async function begin<Request extends TaskRequest>(
+    name: string,
+    asked: Request,
+    context: InferenceContext,
+  ): Promise<Run<Request>> {
+    const { principal, record } = context;
+    const model = findModel(parts.catalog, principal, "model:infer", name);
+    requireCapability(model, asked.task === "tensor_metadata" ? "tensor" : asked.task);
+    const request = boundRequest(asked, model, parts.capsOf(principal));
+    const run = new Run(parts, underWay, model, request, context);
+    // A model that nobody can serve now, and that no other stands in for, leaves a refusal and no intent.
+    run.requireSomeEngine();
+    run.takePlace();
     try {
-      return await runRecorded(engine, card, request, context, clock);
-    } finally {
-      release();
+      await record.inferenceStarted({
+        model: model.id,
+        task: request.task,
+        sha256: model.sha256,
+        items: itemsOf(request),
+      });
+    } catch (thrown) {
+      run.giveBack();
+      throw thrown;
     }
+    return run;
+  }
+
+  return {
+    async run<T extends WholeTask>(name: string, asked: WholeRequest<T>, context: InferenceContext) {
+      const run = await begin(name, asked, context);
+      const settlement = settlementOf(run.request);
+      const answer = await run.settled(
+        settlement,
+        async () =>
+          settlement.answered(await run.onSomeEngine((engine, bounds) => engine.run<T>(run.request, bounds))),
+      );
+      return { model: run.model, answer, servedBy: run.trace.servedBy };
+    },
+
+    async stream<T extends StreamTask>(name: string, asked: StreamRequest<T>, context: InferenceContext) {
+      const run = await begin(name, asked, context);
+      const settlement = settlementOf(run.request);
+      const source = await run.settledOnFault(
+        settlement,
+        () => run.onSomeEngine((engine, bounds) => engine.stream<T>(run.request, bounds)),
+      );
+      return run.overseen(source, settlement);
+    },
+
+    stop() {
+      for (const controller of underWay) {
+        controller.abort(new Fault("stopping", "Cannot go on: the server stops"));
+      }
+    },
   };
 }
 
-/** Intent, run, outcome. */
-async function runRecorded(
-  engine: Engine,
-  card: ModelCard,
-  { texts }: InferenceRequest,
-  { record, signal, deadlineMs }: InferenceContext,
-  clock: Clock,
-): Promise<InferenceResult> {
-  await record.inferenceStarted({ model: card.id, sha256: card.artefacts.graph.sha256, texts: texts.length });
-  const startedMs = clock.monotonic();
-  const finish = (outcome: string, tokens: number): Promise<void> =>
-    record.inferenceFinished(card.id, outcome, tokens, Math.round(clock.monotonic() - startedMs));
-  let embeddings: Embeddings;
-  try {
-    embeddings = await engine.embed(texts, { signal, deadlineMs });
-  } catch (thrown) {
-    await finish(FAULT_TABLE[toFault(thrown).kind].code, 0);
-    throw thrown;
-  }
-  const tokens = embeddings.tokenCounts.reduce((sum, count) => sum + count, 0);
-  // Awaited: no result leaves before the record of it is durable.
-  await finish("completed", tokens);
-  return { ...embeddings, card, tokens };
-}
+/** Faults after which another model may stand in: the engine failed, not the request. */
+const ENGINE_FAULTS: readonly FaultKind[] = [
+  "unavailable",
+  "overloaded",
+  "upstream_unreachable",
+  "upstream_failed",
+  "upstream_answer_invalid",
+  "upstream_timeout",
+];
 
-/** The card's limits that need no tokenizer; the engine checks the others before it dispatches. */
-function checkTexts(card: ModelCard, texts: readonly string[]): void {
-  const { textsPerRequestMax, charactersPerTextMax } = card.limits;
-  if (texts.length > textsPerRequestMax) {
-    throw invalid("", `has ${texts.length} texts; at most ${textsPerRequestMax} are allowed`);
+/** One inference from its intent to its outcome. */
+class Run<Request extends TaskRequest> {
+  readonly model: ServedModel;
+  readonly request: Request;
+  readonly trace: RunTrace = { servedBy: null, attempts: 0 };
+  readonly #parts: InferenceParts;
+  readonly #context: InferenceContext;
+  readonly #underWay: Set<AbortController>;
+  readonly #controller = new AbortController();
+  readonly #startedMs: number;
+  readonly #onClientLeft = (): void => this.#controller.abort();
+  #release: (() => void) | undefined;
+  #finishing: Promise<void> | undefined;
+
+  constructor(
+    parts: InferenceParts,
+    underWay: Set<AbortController>,
+    model: ServedModel,
+    request: Request,
+    context: InferenceContext,
+  ) {
+    this.#parts = parts;
+    this.#underWay = underWay;
+    this.model = model;
+    this.request = request;
+    this.#context = context;
+    this.#startedMs = parts.clock.monotonic();
   }
-  texts.forEach((text, index) => {
-    if (text.length > charactersPerTextMax) {
-      throw invalid(
-        `/${index}`,
-        `has ${text.length} characters; at most ${charactersPerTextMax} are allowed`,
-      );
+
+  takePlace(): void {
+    const { principal, signal } = this.#context;
+    this.#release = this.#parts.atOnce.take(`${principal.issuer} ${principal.subject}`);
+    this.#underWay.add(this.#controller);
+    if (signal.aborted) this.#controller.abort();
+    else signal.addEventListener("abort", this.#onClientLeft, { once: true });
+  }
+
+  giveBack(): void {
+    this.#context.signal.removeEventListener("abort", this.#onClientLeft);
+    this.#underWay.delete(this.#controller);
+    this.#release?.();
+    this.#release = undefined;
+  }
+
+  /** The model and those that stand in for it: of the same capability, and open to the caller as well. */
+  #candidates(): readonly ServedModel[] {
+    const { catalog } = this.#parts;
+    const standIns = this.model.fallbacks.flatMap((name) => {
+      try {
+        const model = findModel(catalog, this.#context.principal, "model:infer", name);
+        return model.capabilities.includes(this.request.task as never) ? [model] : [];
+      } catch {
+        // Not open to this caller, or refused: it does not stand in for anything.
+        return [];
+      }
+    });
+    return [this.model, ...standIns];
+  }
+
+  requireSomeEngine(): void {
+    const { engines } = this.#parts;
+    if (this.#candidates().some(({ id }) => engines.get(id)?.state() === "ready")) return;
+    throw notReady(this.model);
+  }
+
+  /** Tries the model, then those that stand in for it. Each change of model is on record before it happens. */
+  async onSomeEngine<Value>(attempt: (engine: Engine, bounds: RunBounds) => Promise<Value>): Promise<Value> {
+    const { signal } = this.#controller;
+    const bounds = { signal, deadlineMs: this.#context.deadlineMs, trace: this.trace };
+    const candidates = this.#candidates();
+    let last = notReady(this.model);
+    for (const [index, candidate] of candidates.entries()) {
+      const engine = this.#parts.engines.get(candidate.id);
+      if (engine?.state() !== "ready") continue;
+      if (index > 0) {
+        await this.#context.record.inferenceRerouted(
+          this.model.id,
+          candidate.id,
+          FAULT_TABLE[last.kind].code,
+        );
+      }
+      try {
+        return await attempt(engine, bounds);
+      } catch (thrown) {
+        last = toFault(thrown);
+        if (!ENGINE_FAULTS.includes(last.kind) || isSpent(this.request)) throw thrown;
+      }
     }
-  });
+    throw last;
+  }
+
+  /** Runs and records the outcome, good or bad. No result leaves before the record of it is durable. */
+  async settled<Value>(settlement: Settlement, act: () => Promise<Value>): Promise<Value> {
+    const value = await this.settledOnFault(settlement, act);
+    await this.#finish("completed", settlement);
+    return value;
+  }
+
+  /** Runs and records the outcome if it is bad. */
+  async settledOnFault<Value>(settlement: Settlement, act: () => Promise<Value>): Promise<Value> {
+    try {
+      return await act();
+    } catch (thrown) {
+      await this.#finish(FAULT_TABLE[toFault(thrown).kind].code, settlement);
+      throw thrown;
+    }
+  }
+
+  /** A stream that counts what passes and records the outcome before it says that it ended, however it ends. */
+  overseen<Item>(source: AnswerStream<Item>, settlement: Settlement): InferenceStream<Item> {
+    const { servedBy } = this.trace;
+    let owedSent = false;
+    return {
+      model: this.model,
+      servedBy,
+      ...(source.mediaType === undefined ? {} : { mediaType: source.mediaType }),
+      next: async () => {
+        // What is owed came last; the source is over by then.
+        const items = owedSent ? undefined : await this.settledOnFault(settlement, () => source.next());
+        if (items !== undefined) {
+          settlement.sent(items);
+          return items;
+        }
+        const owed = owedSent ? [] : settlement.owed<Item>();
+        owedSent = true;
+        if (owed.length > 0) return owed;
+        await this.#finish("completed", settlement);
+        return undefined;
+      },
+      cancel: () => {
+        source.cancel();
+        // Nobody waits for this record any more; the trail itself refuses the next request if it could not be kept.
+        this.#finish(FAULT_TABLE.client_left.code, settlement).catch((thrown) =>
+          this.#parts.log.write("error", "inference.outcome_not_recorded", {
+            reason: toFault(thrown).message,
+          })
+        );
+      },
+    };
+  }
+
+  /** Once: the first way of ending is the one that counts. */
+  #finish(outcome: string, settlement: Settlement): Promise<void> {
+    this.#finishing ??= this.#recordFinished(outcome, settlement);
+    return this.#finishing;
+  }
+
+  async #recordFinished(outcome: string, settlement: Settlement): Promise<void> {
+    this.giveBack();
+    const usage = settlement.usage(outcome === "completed");
+    await this.#context.record.inferenceFinished({
+      model: this.model.id,
+      outcome,
+      inputTokens: usage.inputTokens,
+      outputTokens: usage.outputTokens,
+      countedBy: usage.countedBy,
+      ...this.trace,
+      durationMs: Math.round(this.#parts.clock.monotonic() - this.#startedMs),
+    });
+  }
 }
 
-function invalid(path: string, message: string): Fault {
-  return new Fault("fields_invalid", "Cannot run an inference: the texts break a limit of the card", {
-    fields: [{ path, message }],
-  });
+/** A body that was given away in pieces cannot be sent a second time. */
+function isSpent(request: TaskRequest): boolean {
+  return request.task === "transcription";
 }
 
-function notReady(card: ModelCard): Fault {
-  return new Fault("unavailable", `Cannot run ${card.id}: its engine is not ready`, {
+function notReady(model: ServedModel): Fault {
+  return new Fault("unavailable", `Cannot run ${model.id}: its engine is not ready`, {
     detail: "The model is not ready.",
     retryAfterSeconds: 2,
   });

@@ -1,23 +1,19 @@
-// Catalog: the models of the models folder, each accepted whole or refused with a recorded reason.
+// Catalog: every model by name: those of the models folder, each accepted whole or refused with a recorded reason, and those of
+// upstreams.
 import type { AuditTrail } from "../audit/audit_trail.ts";
 import { Fault } from "../faults/fault.ts";
 import { no, type Outcome } from "../faults/outcome.ts";
 import type { Log } from "../telemetry/log.ts";
 import { readArtefact } from "./artefact.ts";
 import { type ModelCard, parseModelCard } from "./model_card.ts";
-
-/** A model with a valid card. */
-export interface CatalogModel {
-  readonly card: ModelCard;
-  /** False where an artefact was refused: the model is known, and cannot be run. */
-  readonly accepted: boolean;
-}
+import { type ServedModel, servedModelOfCard } from "./served_model.ts";
 
 /** The models by their ids. */
 export interface Catalog {
-  find(id: string): CatalogModel | undefined;
+  /** By id or by alias. */
+  find(name: string): ServedModel | undefined;
   /** In the order of their ids. */
-  list(): readonly CatalogModel[];
+  list(): readonly ServedModel[];
 }
 
 /** The files of an accepted model, as they were checked. */
@@ -29,20 +25,24 @@ export interface ModelArtefacts {
 const CARD_FILE = "card.json";
 
 /**
+ * Joins the models of the models folder and those that upstreams serve.
+ *
  * Reads every folder of `modelsDirectory`. A model whose card or artefact is not in order is refused, recorded and
  * logged; the others are not disturbed.
  *
- * @param accept gets the files of each accepted model; the catalog keeps none of them
- * @throws Fault `unavailable` when the folder itself cannot be read, or a refusal cannot be recorded
+ * @param options.accept gets the files of each accepted model; the catalog keeps none of them
+ * @throws Fault `unavailable` when the folder itself cannot be read, a refusal cannot be recorded, or two models bear one name
  */
 export async function openCatalog(options: {
   modelsDirectory: string;
   trail: AuditTrail;
   log: Log;
+  /** Models that upstreams serve. */
+  upstreamModels: readonly ServedModel[];
   accept: (card: ModelCard, artefacts: ModelArtefacts) => void;
 }): Promise<Catalog> {
   const { modelsDirectory, trail, log, accept } = options;
-  const models = new Map<string, CatalogModel>();
+  const models = new Map<string, ServedModel>();
 
   async function refuse(model: string, reason: string): Promise<void> {
     log.write("error", "model.refused", { model, reason });
@@ -64,16 +64,35 @@ export async function openCatalog(options: {
     const graph = readArtefact(folder, artefacts.graph);
     const vocabulary = readArtefact(folder, artefacts.vocabulary);
     if (graph.ok && vocabulary.ok) {
-      models.set(id, { card: card.value, accepted: true });
+      models.set(id, servedModelOfCard(card.value, true));
       await trail.record({ type: "model.accepted", model: id, sha256: artefacts.graph.sha256 });
       accept(card.value, { graph: graph.value, vocabulary: vocabulary.value });
     } else {
-      models.set(id, { card: card.value, accepted: false });
+      models.set(id, servedModelOfCard(card.value, false));
       if (!graph.ok) await refuse(id, `${graph.reason}: ${artefacts.graph.file}`);
       if (!vocabulary.ok) await refuse(id, `${vocabulary.reason}: ${artefacts.vocabulary.file}`);
     }
   }
-  return { find: (id) => models.get(id), list: () => [...models.values()] };
+  for (const model of options.upstreamModels) {
+    if (models.has(model.id)) {
+      throw new Fault(
+        "unavailable",
+        `Cannot serve ${model.id} from an upstream: a model of the models folder bears the name`,
+      );
+    }
+    models.set(model.id, model);
+  }
+  const listed = [...models.values()].sort((left, right) => left.id < right.id ? -1 : 1);
+  const byName = new Map(listed.map((model) => [model.id, model]));
+  for (const model of listed) {
+    for (const alias of model.aliases) {
+      if (byName.has(alias)) {
+        throw new Fault("unavailable", `Cannot serve ${model.id} as ${alias}: another model bears the name`);
+      }
+      byName.set(alias, model);
+    }
+  }
+  return { find: (name) => byName.get(name), list: () => listed };
 }
 
 /** In the order of their names. A link is no folder and is told all the same, so that nobody wonders where a model is. */

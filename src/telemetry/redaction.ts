@@ -1,5 +1,5 @@
 // Redaction: the last net under the log. Nothing secret should get this far; what looks secret is masked all the same.
-const SECRET_NAME = /password|passwd|secret|authorization|cookie|token|api_?key|private/i;
+const SECRET_NAME = /password|passwd|secret|authorization|cookie|token|api[_-]?key|private/i;
 const JWT_LIKE = /\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/g;
 const BEARER_LIKE = /\b(Bearer|Basic|DPoP)\s+[A-Za-z0-9._~+/=-]{8,}/gi;
 const PEM_LIKE = /-----BEGIN [A-Z ]+-----[\s\S]*?(-----END [A-Z ]+-----|$)/g;

@@ -17,10 +17,10 @@ function principal(...roles: string[]): Principal {
 
 /** The matrix, written down a second time by hand: who changes one has to change both. */
 const MATRIX: Readonly<Record<string, Readonly<Record<Action, boolean>>>> = {
-  admin: { "model:read": true, "model:infer": true, "session:end": true },
-  operator: { "model:read": true, "model:infer": true, "session:end": true },
-  auditor: { "model:read": true, "model:infer": false, "session:end": true },
-  user: { "model:read": true, "model:infer": true, "session:end": true },
+  admin: { "model:read": true, "model:infer": true, "session:end": true, "upstream:read": true },
+  operator: { "model:read": true, "model:infer": true, "session:end": true, "upstream:read": true },
+  auditor: { "model:read": true, "model:infer": false, "session:end": true, "upstream:read": false },
+  user: { "model:read": true, "model:infer": true, "session:end": true, "upstream:read": false },
 };
 
 const OPEN = { see: [...ROLES], use: [...ROLES] };

@@ -165,7 +165,11 @@ function finished(outcome: string): AuditEvent & { type: "inference.finished" } 
     route: "POST /v1/embeddings",
     model: "m",
     outcome,
-    tokens: 3,
+    inputTokens: 3,
+    outputTokens: 0,
+    countedBy: "engine",
+    servedBy: null,
+    attempts: 1,
     durationMs: 0.25,
   };
 }

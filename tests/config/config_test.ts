@@ -10,6 +10,22 @@ const MASTER_KEY = "3q2-7wAdZfN4XbYh0kQmRsTuVgWc1iLjE5oPlC8y9zA";
 const SIGNING_KEY = await generateSigningKey();
 const PASSWORD = "violet-kettle-harbour-31";
 
+/** An upstream with every field that has a default. */
+const UPSTREAM = {
+  name: "gpu",
+  kind: "openai",
+  url: "https://gpu.example.com/v1",
+  plainHttp: false,
+  requestsAtOnceMax: 1,
+  connectTimeoutMs: 10,
+  firstByteTimeoutMs: 11,
+  betweenBytesTimeoutMs: 12,
+  wholeTimeoutMs: 13,
+  answerBytesMax: 1024,
+  usageInStreams: false,
+  healthSeconds: 1,
+} as const;
+
 /** Variables with which production starts. */
 const PRODUCTION = {
   PORTCULLIS_MODE: "production",
@@ -47,9 +63,16 @@ Deno.test("without any setting the configuration is the documented one: loopback
     corsOrigins: [],
     dataDir: "data",
     modelsDir: "models",
+    upstreams: [],
+    upstreamModels: [],
+    roleCaps: {},
+    imageHosts: [],
     bodyBytesMax: 1_048_576,
+    mediaBodyBytesMax: 16_777_216,
+    uploadBytesMax: 26_214_400,
     bodyTimeoutMs: 10_000,
     requestTimeoutMs: 30_000,
+    generationTimeoutMs: 600_000,
     shutdownTimeoutMs: 8000,
     rateAddressPerMinute: 100,
     rateSignInPerMinute: 10,
@@ -65,6 +88,7 @@ Deno.test("without any setting the configuration is the documented one: loopback
     adminPassword: undefined,
     masterKey: undefined,
     signingKey: undefined,
+    upstreamKeys: {},
   });
 });
 
@@ -86,9 +110,16 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   corsOrigins: ["https://a.example", ["https://a.example"]],
   dataDir: ["/var/lib/portcullis", "/var/lib/portcullis"],
   modelsDir: ["other-models", "other-models"],
+  upstreams: [JSON.stringify([UPSTREAM]), [UPSTREAM]],
+  upstreamModels: ["[]", []],
+  roleCaps: ['{"user":{"imagesMax":1}}', { user: { imagesMax: 1 } }],
+  imageHosts: ["images.example.com", ["images.example.com"]],
   bodyBytesMax: ["2048", 2048],
+  mediaBodyBytesMax: ["2049", 2049],
+  uploadBytesMax: ["2050", 2050],
   bodyTimeoutMs: ["101", 101],
   requestTimeoutMs: ["102", 102],
+  generationTimeoutMs: ["104", 104],
   shutdownTimeoutMs: ["103", 103],
   rateAddressPerMinute: ["1", 1],
   rateSignInPerMinute: ["2", 2],
@@ -141,7 +172,7 @@ Deno.test("every setting refuses a value of a wrong kind, from the variable and 
   for (const name of names) {
     const variable = variableOf(name);
     deepStrictEqual(placesOf(mistakesOf({ [variable]: "\u0000 , no" })), [variable]);
-    for (const wrong of [null, true, {}, [null], 1.5, "\u0000"]) {
+    for (const wrong of [null, true, { "": 0 }, [null], 1.5, "\u0000"]) {
       deepStrictEqual(
         placesOf(mistakesOf({}, { [name]: wrong })),
         [`portcullis.json: ${name}`],

@@ -8,7 +8,8 @@ function engine(modelId: string): Engine {
   return {
     modelId,
     state: () => state,
-    embed: () => Promise.resolve({ vectors: new Float32Array(0), tokenCounts: [] }),
+    run: () => Promise.reject(new Error("not called")),
+  stream: () => Promise.reject(new Error("not called")),
     close: () => {
       state = "closed";
       return Promise.resolve();

@@ -236,7 +236,8 @@ Deno.test("readJsonBody() gives up on a body that stops arriving", async () => {
 Deno.test("readJsonBody() puts a body together from pieces of any size (property)", async () => {
   await fc.assert(
     fc.asyncProperty(
-      fc.json(),
+      // A member called "__proto__" is refused, and that has a test of its own.
+      fc.json().filter((text) => !text.includes("__proto__")),
       fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 }),
       fc.boolean(),
       async (text, cuts, announced) => {
@@ -303,8 +304,8 @@ Deno.test("an inference leaves an intent before the engine is asked and an outco
     await response.body?.cancel();
     strictEqual(recordsSeenByEngine.length, 1);
     const [started, finished] = app.auditEvents().slice(-2);
-    deepStrictEqual([started?.type, started?.texts, started?.model], ["inference.started", 2, "open"]);
-    deepStrictEqual([finished?.type, finished?.tokens, finished?.outcome], [
+    deepStrictEqual([started?.type, started?.items, started?.model], ["inference.started", 2, "open"]);
+    deepStrictEqual([finished?.type, finished?.inputTokens, finished?.outcome], [
       "inference.finished",
       3,
       "completed",
@@ -369,7 +370,7 @@ Deno.test("an error that nobody foresaw is answered 500 without a word of it, an
 Deno.test("a path that does not exist is 404 in the dialect of its prefix, whatever is sent to it; a wrong method is 405 with a body too", async () => {
   const app = await openAppUnderTest();
   try {
-    const chat = await app.call("/v1/chat/completions", postJson({ model: "open", messages: [] }));
+    const chat = await app.call("/v1/no/such/route", postJson({ model: "open", messages: [] }));
     deepStrictEqual([chat.status, (await chat.json()).error.code], [404, "not_found"]);
     const oip = await app.call("/v2/repository/index", postJson({}));
     deepStrictEqual([oip.status, Object.keys(await oip.json())], [404, ["error"]]);

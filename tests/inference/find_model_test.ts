@@ -23,9 +23,9 @@ function publicFormOf({ kind, details }: Fault) {
 }
 
 Deno.test("a model is found by its exact id, by whoever may do with it what is asked", () => {
-  strictEqual(findModel(catalog, principal("user"), "model:infer", "open").card.id, "open");
-  strictEqual(findModel(catalog, principal("user"), "model:read", "guarded").card.id, "guarded");
-  strictEqual(findModel(catalog, principal("admin"), "model:infer", "hidden").card.id, "hidden");
+  strictEqual(findModel(catalog, principal("user"), "model:infer", "open").id, "open");
+  strictEqual(findModel(catalog, principal("user"), "model:read", "guarded").id, "guarded");
+  strictEqual(findModel(catalog, principal("admin"), "model:infer", "hidden").id, "hidden");
 });
 
 Deno.test("ASVS V8.2.2: a hidden model answers exactly like an unknown one, accepted or not, for every action", () => {
@@ -64,7 +64,7 @@ Deno.test("OWASP LLM03: a model whose files were refused is unavailable to those
 });
 
 Deno.test("ASVS V8.2.2: the list holds what the caller may see and can be run, and nothing else", () => {
-  const idsFor = (...roles: string[]) => listModels(catalog, principal(...roles)).map(({ card }) => card.id);
+  const idsFor = (...roles: string[]) => listModels(catalog, principal(...roles)).map(({ id }) => id);
   deepStrictEqual(idsFor("admin"), ["open", "guarded", "hidden", "engineless"]);
   deepStrictEqual(idsFor("user"), ["open", "guarded", "engineless"]);
   deepStrictEqual(idsFor("auditor"), ["open", "guarded"]);

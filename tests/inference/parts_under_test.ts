@@ -5,13 +5,16 @@ import { type MemoryAuditTrail, memoryAuditTrail } from "../../src/audit/memory_
 import { RequestRecord } from "../../src/audit/request_record.ts";
 import { createEngineTable } from "../../src/engines/engine_table.ts";
 import type { Principal } from "../../src/identity/principal.ts";
+import { DEFAULT_CAPS } from "../../src/access/request_caps.ts";
+import type { Embeddings } from "../../src/engines/task.ts";
 import {
   type InferenceContext,
-  type InferenceRequest,
   type InferenceResult,
   openRunInference,
 } from "../../src/inference/run_inference.ts";
-import type { Catalog, CatalogModel } from "../../src/registry/catalog.ts";
+import type { Catalog } from "../../src/registry/catalog.ts";
+import { servedModelOfCard } from "../../src/registry/served_model.ts";
+import { openLog } from "../../src/telemetry/log.ts";
 import type { ModelCard } from "../../src/registry/model_card.ts";
 import { StubEngine } from "../support/app_under_test.ts";
 import { type ManualClock, manualClock } from "../support/manual_clock.ts";
@@ -53,11 +56,10 @@ function cardOf(id: keyof typeof ACCESS): ModelCard {
 }
 
 export const catalog: Catalog = (() => {
-  const models = (Object.keys(ACCESS) as (keyof typeof ACCESS)[]).map((id): CatalogModel => ({
-    card: cardOf(id),
-    accepted: !id.startsWith("broken"),
-  }));
-  return { find: (id) => models.find(({ card }) => card.id === id), list: () => models };
+  const models = (Object.keys(ACCESS) as (keyof typeof ACCESS)[]).map((id) =>
+    servedModelOfCard(cardOf(id), !id.startsWith("broken"))
+  );
+  return { find: (name) => models.find(({ id }) => id === name), list: () => models };
 })();
 
 export function principal(...roles: string[]): Principal {
@@ -76,7 +78,10 @@ export interface InferenceUnderTest {
   readonly engine: StubEngine;
   /** Each event so far as its type, with the outcome where there is one. */
   summary(): string[];
-  run(request?: Partial<InferenceRequest>, context?: Partial<InferenceContext>): Promise<InferenceResult>;
+  run(
+    request?: { readonly modelId?: string; readonly texts?: readonly string[] },
+    context?: Partial<InferenceContext>,
+  ): Promise<InferenceResult<Embeddings>>;
 }
 
 /** One inference of `open` by a user, unless told otherwise. The stub engine gives two numbers and seven tokens for each text. */
@@ -87,13 +92,16 @@ export function openInferenceUnderTest(): InferenceUnderTest {
   engine.behave = (texts) =>
     Promise.resolve({
       vectors: new Float32Array(texts.length * 2).fill(0.5),
-      tokenCounts: texts.map(() => 7),
+      dimensions: 2,
+      usage: { inputTokens: texts.length * 7, outputTokens: 0, countedBy: "engine" },
     });
   const others = ["guarded", "hidden", "broken", "broken-hidden"].map((id) => new StubEngine(id));
   const runInference = openRunInference({
     catalog,
     engines: createEngineTable([engine, ...others]),
     atOnce: openConcurrencyLimit(1000),
+    capsOf: () => DEFAULT_CAPS,
+    log: openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) }),
     clock,
   });
   return {
@@ -101,10 +109,10 @@ export function openInferenceUnderTest(): InferenceUnderTest {
     trail,
     engine,
     summary: () => trail.events.map(summaryOf),
-    run(request, context) {
+    run({ modelId = "open", texts = ["a", "b"] } = {}, context = {}) {
       const record = new RequestRecord(trail, { request: "req_1", address: "192.0.2.1", route: "POST /x" });
       record.identify("usr_1", "tok_1");
-      return runInference({ modelId: "open", texts: ["a", "b"], ...request }, {
+      return runInference.run<"embedding">(modelId, { task: "embedding", texts }, {
         principal: principal("user"),
         record,
         signal: new AbortController().signal,

@@ -15,26 +15,26 @@ function isFault(kind: FaultKind): (thrown: unknown) => true {
 
 const BOTH = (outcome: string) => ["inference.started", `inference.finished ${outcome}`];
 
-Deno.test("an inference gives the engine's vectors, the sum of tokens and the card", async () => {
+Deno.test("an inference gives the engine's vectors, its count of tokens and the model", async () => {
   const { run, engine } = openInferenceUnderTest();
   const result = await run({ texts: ["a", "b", ""] });
-  deepStrictEqual(result.vectors, new Float32Array(6).fill(0.5));
-  deepStrictEqual([result.tokenCounts, result.tokens, result.card.id], [[7, 7, 7], 21, "open"]);
+  deepStrictEqual(result.answer.vectors, new Float32Array(6).fill(0.5));
+  deepStrictEqual([result.answer.usage.inputTokens, result.model.id, result.servedBy], [21, "open", null]);
   deepStrictEqual(engine.asked, [["a", "b", ""]]);
 });
 
-Deno.test("the engine gets the caller's signal and deadline", async () => {
+Deno.test("the engine gets a signal that aborts when the caller leaves, and the deadline", async () => {
   const { run, engine } = openInferenceUnderTest();
-  const { signal } = new AbortController();
+  const client = new AbortController();
   const behave = engine.behave;
   const seen: unknown[] = [];
   engine.behave = (texts, bounds) => {
-    seen.push(bounds.signal, bounds.deadlineMs);
+    client.abort();
+    seen.push(bounds.signal.aborted, bounds.deadlineMs);
     return behave(texts, bounds);
   };
-  await run({}, { signal, deadlineMs: 1234 });
-  strictEqual(seen[0], signal);
-  strictEqual(seen[1], 1234);
+  await run({}, { signal: client.signal, deadlineMs: 1234 });
+  deepStrictEqual(seen, [true, 1234]);
 });
 
 Deno.test("ASVS V16.2.1: the records tell who, where, what and how much, and nothing of the texts", async () => {
@@ -54,13 +54,24 @@ Deno.test("ASVS V16.2.1: the records tell who, where, what and how much, and not
     credential: "tok_1",
   };
   deepStrictEqual(trail.events, [
-    { type: "inference.started", ...requester, model: "open", sha256: "ab".repeat(32), texts: 2 },
+    {
+      type: "inference.started",
+      ...requester,
+      model: "open",
+      task: "embedding",
+      sha256: "ab".repeat(32),
+      items: 2,
+    },
     {
       type: "inference.finished",
       ...requester,
       model: "open",
       outcome: "completed",
-      tokens: 14,
+      inputTokens: 14,
+      outputTokens: 0,
+      countedBy: "engine",
+      servedBy: null,
+      attempts: 0,
       durationMs: 12,
     },
   ]);
@@ -176,7 +187,7 @@ Deno.test("what is refused before it starts leaves no start, no outcome and no c
 });
 
 Deno.test("an engine that is not ready is not called; the caller is told to come back", async () => {
-  for (const state of ["warming", "failed", "closed"] as const) {
+  for (const state of ["warming", "down", "failed", "closed"] as const) {
     const { run, engine, summary } = openInferenceUnderTest();
     engine.stateNow = state;
     await rejects(run(), (thrown) => {
@@ -208,14 +219,14 @@ Deno.test("OWASP API4: the card's limits hold exactly, and name the text that br
     return outcome.reason.details.fields;
   };
   deepStrictEqual(await fieldsOf(Array(TEXTS_MAX + 1).fill("a")), [
-    { path: "", message: "has 4 texts; at most 3 are allowed" },
+    { path: "/texts", message: "has 4 texts; at most 3 are allowed" },
   ]);
   deepStrictEqual(await fieldsOf(["a", "x".repeat(CHARACTERS_MAX + 1), "b"]), [
-    { path: "/1", message: "has 6 characters; at most 5 are allowed" },
+    { path: "/texts/1", message: "has 6 characters; at most 5 are allowed" },
   ]);
   // UTF-16 units, as the card says: three of these are six.
   deepStrictEqual(await fieldsOf(["😀😀😀"]), [{
-    path: "/0",
+    path: "/texts/0",
     message: "has 6 characters; at most 5 are allowed",
   }]);
 });

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openCatalog } from "../../src/registry/catalog.ts";
+import { servedModelOfCard } from "../../src/registry/served_model.ts";
 import type { ModelCard } from "../../src/registry/model_card.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { manualClock } from "../support/manual_clock.ts";
@@ -64,6 +65,7 @@ class ModelsFolder implements Disposable {
       modelsDirectory: this.path,
       trail,
       log,
+      upstreamModels: [],
       accept(card, { graph, vocabulary }) {
         deepStrictEqual([graph, vocabulary], [GRAPH, VOCABULARY]);
         accepted.push(card.id);
@@ -92,14 +94,14 @@ Deno.test("models in order are accepted, recorded with their digest, and listed 
   for (const id of ["b", "a.1_x", "a"]) folder.write(id);
   const { catalog, accepted, trail, logged } = await folder.open();
   deepStrictEqual(accepted, ["a", "a.1_x", "b"]);
-  deepStrictEqual(catalog.list().map(({ card, accepted }) => [card.id, accepted]), [["a", true], [
+  deepStrictEqual(catalog.list().map(({ id, accepted }) => [id, accepted]), [["a", true], [
     "a.1_x",
     true,
   ], [
     "b",
     true,
   ]]);
-  deepStrictEqual(catalog.find("a"), { card: cardOf("a"), accepted: true });
+  deepStrictEqual(catalog.find("a"), servedModelOfCard(cardOf("a"), true));
   deepStrictEqual(
     trail.events,
     ["a", "a.1_x", "b"].map((model) => ({
@@ -156,7 +158,7 @@ Deno.test("OWASP LLM03: a model with an artefact out of order is known and refus
     ...expected.map((line) => `error model.refused ${line}`),
   ]);
   deepStrictEqual(
-    catalog.list().map(({ card, accepted }) => `${card.id} ${accepted}`),
+    catalog.list().map(({ id, accepted }) => `${id} ${accepted}`),
     ["a true", "altered false", "both false", "linked false", "longer false", "missing false", "z true"],
   );
 });
@@ -237,7 +239,7 @@ Deno.test("a folder without a card, or with another model's card, is refused", a
     "impostor: card_names_another_folder",
     "none: card_missing",
   ]);
-  deepStrictEqual(catalog.list().map(({ card }) => card.id), ["original"]);
+  deepStrictEqual(catalog.list().map(({ id }) => id), ["original"]);
 });
 
 Deno.test("a model folder that is a link is refused and recorded, not passed over", async () => {
@@ -260,6 +262,7 @@ Deno.test("ASVS V16.5.3: without a record of it no model is accepted, and none r
         modelsDirectory: folder.path,
         trail,
         log: { write: () => undefined, flush: () => Promise.resolve() },
+        upstreamModels: [],
         accept: (card) => accepted.push(card.id),
       }),
       (thrown) => thrown instanceof Fault && thrown.kind === "unavailable",
@@ -274,6 +277,7 @@ Deno.test("a models folder that is not there is a fault that names it", async ()
       modelsDirectory: "/no/such/folder",
       trail: memoryAuditTrail(),
       log: { write: () => undefined, flush: () => Promise.resolve() },
+      upstreamModels: [],
       accept: () => undefined,
     }),
     (thrown) => {

@@ -2,7 +2,18 @@
 // named so: what is tested with it is the gate, not the model.
 import { assemble, type Portcullis, type Replacements } from "../../src/assemble.ts";
 import { type Config, parseConfig } from "../../src/config/config.ts";
-import type { Embeddings, Engine, EngineState, RunBounds } from "../../src/engines/engine.ts";
+import type { Engine, EngineState, RunBounds } from "../../src/engines/engine.ts";
+import type { AnswerStream } from "../../src/engines/answer_stream.ts";
+import type { ChatAnswer, ChatEvent } from "../../src/engines/chat.ts";
+import type {
+  Embeddings,
+  StreamItem,
+  StreamRequest,
+  StreamTask,
+  WholeAnswer,
+  WholeRequest,
+  WholeTask,
+} from "../../src/engines/task.ts";
 import { createEngineTable } from "../../src/engines/engine_table.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { systemClock } from "../../src/time/clock.ts";
@@ -10,6 +21,7 @@ import { systemClock } from "../../src/time/clock.ts";
 export const ORIGIN = "http://127.0.0.1:8000";
 export const PASSWORD = "correct horse battery staple";
 export const DIMENSIONS = 4;
+export const MEDIA_BODY_BYTES_MAX = 2 * 1024 * 1024;
 
 /** The models of the app under test, by who may see and use them. */
 export const MODELS = {
@@ -35,9 +47,24 @@ export class StubEngine implements Engine {
     return this.stateNow;
   }
 
-  embed(texts: readonly string[], bounds: RunBounds): Promise<Embeddings> {
-    this.asked.push(texts);
-    return this.behave(texts, bounds);
+  async run<T extends WholeTask>(request: WholeRequest<T>, bounds: RunBounds): Promise<WholeAnswer<T>> {
+    this.asked.push(request.task === "embedding" ? request.texts : [request.task]);
+    const answer = request.task === "embedding"
+      ? await this.behave(request.texts, bounds)
+      : STUB_ANSWERS[request.task];
+    return answer as WholeAnswer<T>;
+  }
+
+  stream<T extends StreamTask>(request: StreamRequest<T>): Promise<AnswerStream<StreamItem<T>>> {
+    this.asked.push([request.task]);
+    const batches = [request.task === "speech" ? [new Uint8Array([1, 2, 3])] : STUB_EVENTS];
+    return Promise.resolve({
+      ...(request.task === "speech" ? { mediaType: "audio/mpeg" } : {}),
+      next: () => Promise.resolve(batches.shift() as readonly StreamItem<T>[] | undefined),
+      cancel: () => {
+        batches.length = 0;
+      },
+    });
   }
 
   close(): Promise<void> {
@@ -46,11 +73,72 @@ export class StubEngine implements Engine {
   }
 }
 
-/** What a stub answers: a token a word. */
+const STUB_USAGE = { inputTokens: 3, outputTokens: 2, countedBy: "engine" } as const;
+const STUB_TEXT: ChatAnswer = {
+  choices: [{ text: "stub answer", reasoning: "", toolCalls: [], finish: "stop" }],
+  usage: STUB_USAGE,
+};
+const STUB_TENSOR = { name: "y", datatype: "FP32", shape: [1], data: { json: [0.5] } } as const;
+
+/** What a stub answers to all tasks but embeddings. */
+const STUB_ANSWERS: { readonly [T in Exclude<WholeTask, "embedding">]: WholeAnswer<T> } = {
+  chat: STUB_TEXT,
+  completion: STUB_TEXT,
+  rerank: { results: [{ index: 0, score: 0.5 }], usage: STUB_USAGE },
+  moderation: {
+    results: [{ flagged: false, categories: { violence: false }, scores: { violence: 0.1 } }],
+    usage: STUB_USAGE,
+  },
+  transcription: { content: { json: { text: "stub answer" } }, usage: STUB_USAGE },
+  image: { createdSeconds: 1, images: [{ base64: "aGk=" }], usage: STUB_USAGE },
+  tensor: { outputs: [STUB_TENSOR] },
+  tensor_metadata: {
+    platform: "stub",
+    inputs: [{ name: "x", datatype: "FP32", shape: [-1] }],
+    outputs: [{ name: "y", datatype: "FP32", shape: [-1] }],
+  },
+};
+
+const STUB_EVENTS: readonly ChatEvent[] = [
+  { type: "text", choice: 0, text: "stub " },
+  { type: "text", choice: 0, text: "answer" },
+  { type: "finish", choice: 0, reason: "stop" },
+  { type: "usage", usage: STUB_USAGE },
+];
+
+/** Models of upstreams, whose place the stub takes: one that does all that OpenAI's protocol has, and one of tensors. */
+const UPSTREAMS = [
+  { name: "stub", kind: "openai", url: "http://127.0.0.1:9/v1" },
+  { name: "stub-tensors", kind: "openinference", url: "http://127.0.0.1:9" },
+];
+const UPSTREAM_MODELS = [
+  {
+    id: "generalist",
+    aliases: ["any/model:1"],
+    capabilities: [
+      "chat",
+      "completion",
+      "embedding",
+      "rerank",
+      "moderation",
+      "speech",
+      "transcription",
+      "image",
+    ],
+    servedBy: [{ upstream: "stub" }],
+    passFields: ["top_k"],
+    outputTokensMax: 1000,
+    use: ["admin", "operator", "user"],
+  },
+  { id: "tensors", capabilities: ["tensor"], servedBy: [{ upstream: "stub-tensors" }] },
+];
+
+/** What a stub embeds to: a token a word. */
 export function stubEmbeddings(texts: readonly string[]): Embeddings {
   const vectors = new Float32Array(texts.length * DIMENSIONS);
   texts.forEach((text, index) => vectors[index * DIMENSIONS] = text.length);
-  return { vectors, tokenCounts: texts.map((text) => text.split(" ").length) };
+  const inputTokens = texts.reduce((sum, text) => sum + text.split(" ").length, 0);
+  return { vectors, dimensions: DIMENSIONS, usage: { inputTokens, outputTokens: 0, countedBy: "engine" } };
 }
 
 export interface AppUnderTest {
@@ -85,6 +173,10 @@ export async function openAppUnderTest(
       PORTCULLIS_RATE_SIGN_IN_PER_MINUTE: "1000000",
       PORTCULLIS_RATE_USER_PER_MINUTE: "1000000",
       PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "1000000",
+      PORTCULLIS_UPSTREAMS: JSON.stringify(UPSTREAMS),
+      PORTCULLIS_UPSTREAM_MODELS: JSON.stringify(UPSTREAM_MODELS),
+      PORTCULLIS_MEDIA_BODY_BYTES_MAX: String(MEDIA_BODY_BYTES_MAX),
+      PORTCULLIS_UPLOAD_BYTES_MAX: String(MEDIA_BODY_BYTES_MAX),
       ...variables,
     },
     file: undefined,
@@ -103,7 +195,8 @@ export async function openAppUnderTest(
       return Promise.resolve(bytes.length);
     },
   });
-  const engines = new Map(Object.keys(MODELS).map((id) => [id, new StubEngine(id)]));
+  const ids = [...Object.keys(MODELS), ...UPSTREAM_MODELS.map(({ id }) => id)];
+  const engines = new Map(ids.map((id) => [id, new StubEngine(id)]));
   const portcullis = await assemble(config, {
     log,
     engines: createEngineTable([...engines.values()]),

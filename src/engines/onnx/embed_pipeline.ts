@@ -1,7 +1,8 @@
 // Embed pipeline: takes requests through two stages, tokenize and infer, and settles each by whatever comes first.
 import { Fault, toFault } from "../../faults/fault.ts";
 import type { Clock } from "../../time/clock.ts";
-import type { Embeddings, RunBounds } from "../engine.ts";
+import { abortedBy, type RunBounds } from "../engine.ts";
+import type { Embeddings } from "../task.ts";
 import { type QueuedText, RunQueue } from "./run_queue.ts";
 import { packRows, type TokenRows } from "./worker_messages.ts";
 
@@ -97,21 +98,21 @@ export class EmbedPipeline {
     };
   }
 
-  /** Embeds texts; returns and throws what `Engine.embed` says. */
-  embed(texts: readonly string[], bounds: RunBounds): Promise<Embeddings> {
+  /** Embeds texts; returns and throws what `Engine.run` says. */
+  embed(texts: readonly string[], bounds: Pick<RunBounds, "signal" | "deadlineMs">): Promise<Embeddings> {
     const { signal, deadlineMs } = bounds;
     const { promise, resolve, reject } = Promise.withResolvers<Embeddings>();
     if (signal.aborted) {
-      reject(clientLeft());
+      reject(abortedBy(signal));
     } else if (deadlineMs <= this.#settings.clock.monotonic()) {
       reject(deadlineExceeded());
     } else if (this.#unfinished.size >= this.#settings.requestsMax) {
       const reason = `Cannot queue a request: ${this.#unfinished.size} are unfinished`;
       reject(new Fault("overloaded", reason, { retryAfterSeconds: 1 }));
     } else if (texts.length === 0) {
-      resolve({ vectors: new Float32Array(0), tokenCounts: [] });
+      resolve(embeddingsOf(new Float32Array(0), this.#settings.dimensions, []));
     } else {
-      const onAbort = () => this.#fail(job, clientLeft());
+      const onAbort = () => this.#fail(job, abortedBy(signal));
       const job: Job = {
         texts,
         deadlineMs,
@@ -189,11 +190,13 @@ export class EmbedPipeline {
     job.tokenCounts.push(...job.ids.map((ids) => ids.length));
     // Now or never: a worker that computes cannot be stopped.
     const fields = job.tokenCounts.flatMap((count, index) =>
-      count <= tokensPerTextMax ? [] : [{ path: `/${index}`, message: hasTokens(count, tokensPerTextMax) }]
+      count <= tokensPerTextMax
+        ? []
+        : [{ path: `/texts/${index}`, message: hasTokens(count, tokensPerTextMax) }]
     );
     const sum = job.tokenCounts.reduce((left, right) => left + right, 0);
     if (fields.length === 0 && sum > tokensPerRequestMax) {
-      fields.push({ path: "", message: hasTokens(sum, tokensPerRequestMax) });
+      fields.push({ path: "/texts", message: hasTokens(sum, tokensPerRequestMax) });
     }
     if (fields.length > 0) {
       this.#fail(job, new Fault("fields_invalid", "Cannot embed texts: too many tokens", { fields }));
@@ -222,7 +225,7 @@ export class EmbedPipeline {
   }
 
   #finish(job: Job): void {
-    if (this.#forget(job)) job.resolve({ vectors: job.vectors, tokenCounts: job.tokenCounts });
+    if (this.#forget(job)) job.resolve(embeddingsOf(job.vectors, this.#settings.dimensions, job.tokenCounts));
   }
 
   #fail(job: Job, fault: Fault): void {
@@ -275,8 +278,9 @@ function hasTokens(count: number, max: number): string {
   return `has ${count} tokens; at most ${max} are allowed`;
 }
 
-function clientLeft(): Fault {
-  return new Fault("client_left", "Cannot go on: the client left");
+function embeddingsOf(vectors: Float32Array, dimensions: number, tokenCounts: readonly number[]): Embeddings {
+  const inputTokens = tokenCounts.reduce((sum, count) => sum + count, 0);
+  return { vectors, dimensions, tokenCounts, usage: { inputTokens, outputTokens: 0, countedBy: "engine" } };
 }
 
 function deadlineExceeded(): Fault {

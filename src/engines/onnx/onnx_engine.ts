@@ -2,7 +2,8 @@
 import { Fault } from "../../faults/fault.ts";
 import type { ModelCard } from "../../registry/model_card.ts";
 import type { Clock } from "../../time/clock.ts";
-import type { Engine, EngineState } from "../engine.ts";
+import type { Engine, EngineState, RunBounds } from "../engine.ts";
+import type { WholeAnswer, WholeRequest, WholeTask } from "../task.ts";
 import { EmbedPipeline, type EmbedPipelineFigures } from "./embed_pipeline.ts";
 import { startSandboxedWorker } from "./sandboxed_worker.ts";
 import { type InferenceOrder, parseTokens, parseVectors, type TokenizerOrder } from "./worker_messages.ts";
@@ -137,6 +138,9 @@ export function openOnnxEngine(options: OnnxEngineOptions): OnnxEngine {
   const unavailable = (now: string) =>
     new Fault("unavailable", `Cannot embed with ${card.id}: its engine is ${now}`, { retryAfterSeconds: 1 });
 
+  const cannotDo = (task: string) =>
+    new Fault("capability_missing", `Cannot run ${task} on ${card.id}: it only embeds`);
+
   async function close(): Promise<void> {
     if (ended !== undefined) return;
     pipeline.rejectQueued(unavailable("closed"));
@@ -150,10 +154,14 @@ export function openOnnxEngine(options: OnnxEngineOptions): OnnxEngine {
   return {
     modelId: card.id,
     state,
-    embed: (texts, bounds) => {
+    async run<T extends WholeTask>(request: WholeRequest<T>, bounds: RunBounds): Promise<WholeAnswer<T>> {
+      if (request.task !== "embedding") throw cannotDo(request.task);
       const now = state();
-      return now === "ready" ? pipeline.embed(texts, bounds) : Promise.reject(unavailable(now));
+      if (now !== "ready") throw unavailable(now);
+      bounds.trace.attempts++;
+      return await pipeline.embed(request.texts, bounds) as WholeAnswer<T>;
     },
+    stream: (request) => Promise.reject(cannotDo(request.task)),
     close: () => closing ??= close(),
     figures: () => ({
       ...pipeline.figures(),

@@ -41,7 +41,7 @@ export function standardHeaders(publicUrl: string, corsOrigins: readonly string[
       if (origin === null || requestedMethod === null || !corsOrigins.includes(origin)) return undefined;
       return {
         "Access-Control-Allow-Methods": "GET, POST",
-        "Access-Control-Allow-Headers": "authorization, content-type",
+        "Access-Control-Allow-Headers": "authorization, content-type, x-api-key, anthropic-version",
         "Access-Control-Max-Age": "600",
       };
     },

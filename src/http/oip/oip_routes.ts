@@ -1,53 +1,29 @@
-// Open Inference Protocol, version 2, REST with JSON tensors (kserve/open-inference-protocol, inference_rest.yaml).
+// Open Inference Protocol, version 2, REST (kserve/open-inference-protocol, inference_rest.yaml), with Triton's binary tensor data.
 import { z } from "@hono/zod-openapi";
-import { Fault } from "../../faults/fault.ts";
-import { findModel } from "../../inference/find_model.ts";
-import type { RunInference } from "../../inference/run_inference.ts";
+import { requireCapability } from "../../inference/find_model.ts";
 import type { Catalog } from "../../registry/catalog.ts";
-import { inferenceContextOf, principalOf } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
+import { INFERENCE_FAULTS, type InferenceDoor } from "../inference_door.ts";
 import { readModel } from "../read_model.ts";
-import { placeTexts } from "../text_fields.ts";
-import { vectorNumbers } from "../vector_numbers.ts";
+import { describeEmbeddingTensors } from "./embedding_tensors.ts";
+import { inferRoute } from "./infer_route.ts";
 import { oipDialect } from "./oip_error.ts";
+import type { DescribeTensors } from "./tensor_descriptions.ts";
 
 /** What the routes need. */
 export interface OipParts {
   readonly catalog: Catalog;
-  readonly runInference: RunInference;
-  readonly requestTimeoutMs: number;
+  readonly door: InferenceDoor;
   /** Whether the server takes inferences now. */
   readonly isReady: () => boolean;
   /** Whether one model takes inferences now. */
   readonly isModelReady: (id: string) => boolean;
   /** Version of the server, for authenticated callers only. */
   readonly version: string;
+  /** Largest body of an inference. */
+  readonly mediaBodyBytesMax: number;
+  readonly describeTensors: DescribeTensors;
 }
-
-const INPUT = "text";
-const OUTPUT = "embedding";
-
-const inferRequest = z.strictObject({
-  id: z.string().min(1).max(128).optional().describe("Echoed in the answer."),
-  inputs: z.tuple([z.strictObject({
-    name: z.literal(INPUT),
-    shape: z.array(z.int().min(1).max(2048)).length(1, "is not of the form [n]"),
-    datatype: z.literal("BYTES"),
-    data: z.array(z.string().min(1, "is empty")).min(1).max(2048),
-  })]),
-  outputs: z.tuple([z.strictObject({ name: z.literal(OUTPUT) })]).optional(),
-});
-
-const inferResponse = z.strictObject({
-  model_name: z.string(),
-  id: z.string().optional(),
-  outputs: z.array(z.strictObject({
-    name: z.literal(OUTPUT),
-    shape: z.array(z.int()),
-    datatype: z.literal("FP32"),
-    data: z.array(z.number()).describe("Row-major."),
-  })),
-});
 
 const serverMetadata = z.strictObject({
   name: z.string(),
@@ -67,7 +43,7 @@ const modelReady = z.strictObject({ name: z.string(), ready: z.boolean() });
 
 /** `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/{id}`, `/v2/models/{id}/ready` and `/v2/models/{id}/infer`. */
 export function oipRoutes(
-  { catalog, runInference, requestTimeoutMs, isReady, isModelReady, version }: OipParts,
+  { catalog, door, isReady, isModelReady, version, mediaBodyBytesMax, describeTensors }: OipParts,
 ): AnyRoute[] {
   const read = {
     policy: { kind: "action", action: "model:read" },
@@ -85,7 +61,7 @@ export function oipRoutes(
       faults: [],
       async handle({ record }) {
         await record.allowed("model:read", null);
-        return { status: 200, body: { name: "portcullis", version, extensions: [] } };
+        return { status: 200, body: { name: "portcullis", version, extensions: ["binary_tensor_data"] } };
       },
     }),
     defineRoute({
@@ -113,12 +89,17 @@ export function oipRoutes(
       path: "/v2/models/{id}",
       summary: "Model metadata",
       answers: { 200: { description: "The model's tensors.", schema: modelMetadata } },
-      faults: ["model_not_found", "unavailable"],
+      faults: INFERENCE_FAULTS,
       async handle(exchange) {
-        const card = await readModel(catalog, exchange);
-        const inputs = [{ name: INPUT, datatype: "BYTES", shape: [-1] }];
-        const outputs = [{ name: OUTPUT, datatype: "FP32", shape: [-1, card.dimensions] }];
-        return { status: 200, body: { name: card.id, platform: "onnx", inputs, outputs } };
+        const model = await readModel(catalog, exchange);
+        const takesTensors = model.capabilities.includes("tensor");
+        if (!takesTensors) requireCapability(model, "embedding");
+        const { inputs, outputs } = takesTensors
+          ? await describeTensors(model)
+          : describeEmbeddingTensors(model);
+        // Weights that are ours are run here; where others are run is no caller's business.
+        const platform = model.sha256 === null ? "upstream" : "onnx";
+        return { status: 200, body: { name: model.id, platform, inputs, outputs } };
       },
     }),
     defineRoute({
@@ -131,46 +112,11 @@ export function oipRoutes(
       },
       faults: ["model_not_found"],
       async handle(exchange) {
-        const card = await readModel(catalog, exchange);
-        const isReadyNow = isModelReady(card.id);
-        return { status: isReadyNow ? 200 : 503, body: { name: card.id, ready: isReadyNow } };
+        const model = await readModel(catalog, exchange);
+        const isReadyNow = isModelReady(model.id);
+        return { status: isReadyNow ? 200 : 503, body: { name: model.id, ready: isReadyNow } };
       },
     }),
-    defineRoute({
-      method: "POST",
-      path: "/v2/models/{id}/infer",
-      summary: "Run a model on tensors",
-      policy: { kind: "action", action: "model:infer" },
-      dialect: oipDialect,
-      rated: true,
-      body: inferRequest,
-      answers: { 200: { description: "The output tensors.", schema: inferResponse } },
-      faults: ["model_not_found", "overloaded", "deadline_exceeded"],
-      async handle(exchange, body) {
-        const principal = principalOf(exchange);
-        const [tensor] = body.inputs;
-        const modelId = exchange.parameters.id ?? "";
-        findModel(catalog, principal, "model:infer", modelId);
-        if (tensor.shape[0] !== tensor.data.length) {
-          throw shapeMismatch(tensor.shape[0] ?? 0, tensor.data.length);
-        }
-        const result = await placeTexts(
-          (index) => `/inputs/0/data/${index}`,
-          "/inputs/0/data",
-          () => runInference({ modelId, texts: tensor.data }, inferenceContextOf(exchange, requestTimeoutMs)),
-        );
-        const shape = [result.tokenCounts.length, result.card.dimensions];
-        const outputs = [{ name: OUTPUT, shape, datatype: "FP32", data: vectorNumbers(result.vectors) }];
-        const id = body.id === undefined ? {} : { id: body.id };
-        return { status: 200, body: { model_name: result.card.id, ...id, outputs } };
-      },
-    }),
+    inferRoute({ catalog, door, mediaBodyBytesMax }),
   ];
-}
-
-function shapeMismatch(expected: number, actual: number): Fault {
-  const message = `has ${actual} elements where the shape says ${expected}`;
-  return new Fault("fields_invalid", "Cannot run an inference: shape and data differ", {
-    fields: [{ path: "/inputs/0/data", message }],
-  });
 }

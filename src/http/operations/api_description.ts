@@ -22,6 +22,11 @@ const ERROR_SCHEMAS: Readonly<Record<Dialect["name"], z.ZodType>> = {
       code: z.string().nullable(),
     }),
   }).openapi("OpenaiError"),
+  anthropic: z.strictObject({
+    type: z.literal("error"),
+    error: z.strictObject({ type: z.string(), message: z.string() }),
+    request_id: z.string(),
+  }).openapi("AnthropicError"),
   oip: z.strictObject({ error: z.string() }).openapi("OipError"),
 };
 
@@ -61,14 +66,23 @@ function describe(routes: readonly AnyRoute[]): unknown {
         ...(parameters.length === 0
           ? {}
           : { params: z.strictObject(Object.fromEntries(parameters.map((name) => [name, z.string()]))) }),
-        ...(route.body === undefined
-          ? {}
-          : { body: { required: true, content: { "application/json": { schema: route.body } } } }),
+        ...describeBody(route),
       },
       responses: { ...describeFaults(route), ...describeAnswers(route) },
     });
   }
   return app.getOpenAPI31Document({ openapi: "3.1.0", info: { title: "Portcullis", version: "1" } });
+}
+
+function describeBody(
+  { body, bodyForm }: AnyRoute,
+): { body?: { required: boolean; content: Record<string, { schema: z.ZodType }> } } {
+  const content = bodyForm !== undefined
+    ? { [bodyForm.mediaType]: { schema: bodyForm.schema } }
+    : body !== undefined
+    ? { "application/json": { schema: body } }
+    : undefined;
+  return content === undefined ? {} : { body: { required: true, content } };
 }
 
 interface ResponseDescription {
@@ -78,9 +92,9 @@ interface ResponseDescription {
 
 function describeAnswers(route: AnyRoute): Record<string, ResponseDescription> {
   return Object.fromEntries(
-    Object.entries(route.answers).map(([status, { description, schema }]) => [
+    Object.entries(route.answers).map(([status, { description, schema, mediaType = "application/json" }]) => [
       status,
-      schema === undefined ? { description } : { description, content: { "application/json": { schema } } },
+      schema === undefined ? { description } : { description, content: { [mediaType]: { schema } } },
     ]),
   );
 }
@@ -106,7 +120,9 @@ function faultsOf(route: AnyRoute): FaultKind[] {
     "query_unknown",
     "internal",
     ...(route.rated ? ["rate_limited" as const] : []),
-    ...(route.body === undefined ? ["request_invalid" as const] : BODY_FAULTS),
+    ...(route.body === undefined && route.bodyForm === undefined
+      ? ["request_invalid" as const]
+      : BODY_FAULTS),
     ...(route.policy.kind === "public" ? [] : ["unavailable" as const]),
     ...(route.policy.kind === "action" ? ["unauthenticated" as const, "forbidden" as const] : []),
     ...route.faults,

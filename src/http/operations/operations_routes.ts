@@ -8,10 +8,18 @@ import { type AnyRoute, defineRoute } from "../route.ts";
 export interface OperationsParts {
   /** Whether the server takes inferences now. */
   readonly isReady: () => boolean;
+  /** How many models can be served now, of how many. */
+  readonly modelCounts: () => { readonly ready: number; readonly total: number };
   readonly jwks: { readonly keys: readonly PublicJwk[] };
 }
 
 const status = z.strictObject({ status: z.enum(["ok", "unavailable"]) });
+const readiness = z.strictObject({
+  status: z.enum(["ok", "unavailable"]),
+  models: z.strictObject({ ready: z.int(), total: z.int() }).describe(
+    "How many can be served now; GET /v1/models tells which, to those who may know of them.",
+  ),
+});
 const jwk = z.strictObject({
   kty: z.string(),
   crv: z.string(),
@@ -22,7 +30,7 @@ const jwk = z.strictObject({
 });
 
 /** `GET /healthz`, `GET /readyz` and `GET /.well-known/jwks.json`. */
-export function operationsRoutes({ isReady, jwks }: OperationsParts): AnyRoute[] {
+export function operationsRoutes({ isReady, modelCounts, jwks }: OperationsParts): AnyRoute[] {
   const open = { method: "GET", policy: { kind: "public" }, dialect: problemDialect, faults: [] } as const;
   return [
     defineRoute({
@@ -39,13 +47,13 @@ export function operationsRoutes({ isReady, jwks }: OperationsParts): AnyRoute[]
       summary: "Whether the server takes inferences",
       rated: false,
       answers: {
-        200: { description: "It does.", schema: status },
-        503: { description: "Not now.", schema: status },
+        200: { description: "It does.", schema: readiness },
+        503: { description: "Not now.", schema: readiness },
       },
       handle: () =>
         isReady()
-          ? { status: 200, body: { status: "ok" } }
-          : { status: 503, body: { status: "unavailable" } },
+          ? { status: 200, body: { status: "ok", models: modelCounts() } }
+          : { status: 503, body: { status: "unavailable", models: modelCounts() } },
     }),
     defineRoute({
       ...open,

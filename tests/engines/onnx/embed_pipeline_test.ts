@@ -2,7 +2,7 @@
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import { Fault } from "../../../src/faults/fault.ts";
-import type { Embeddings } from "../../../src/engines/engine.ts";
+import type { Embeddings } from "../../../src/engines/task.ts";
 import { EmbedPipeline, type Runner } from "../../../src/engines/onnx/embed_pipeline.ts";
 import { packRows, type TokenRows } from "../../../src/engines/onnx/worker_messages.ts";
 
@@ -121,8 +121,8 @@ Deno.test("every text with too many tokens is named, and nothing of its request 
     ok(thrown instanceof Fault);
     strictEqual(thrown.kind, "fields_invalid");
     deepStrictEqual(thrown.details.fields, [
-      { path: "/1", message: "has 101 tokens; at most 100 are allowed" },
-      { path: "/3", message: "has 150 tokens; at most 100 are allowed" },
+      { path: "/texts/1", message: "has 101 tokens; at most 100 are allowed" },
+      { path: "/texts/3", message: "has 150 tokens; at most 100 are allowed" },
     ]);
     return true;
   });
@@ -138,7 +138,7 @@ Deno.test("a request with too many tokens in sum is refused as a whole", async (
   await rejects(answer, (thrown) => {
     ok(thrown instanceof Fault);
     deepStrictEqual(thrown.details.fields, [{
-      path: "",
+      path: "/texts",
       message: "has 304 tokens; at most 300 are allowed",
     }]);
     return true;

@@ -3,8 +3,13 @@ import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/st
 import { Fault, type FaultKind } from "../../../src/faults/fault.ts";
 import { modelCardSchema } from "../../../src/registry/model_card.ts";
 import { systemClock } from "../../../src/time/clock.ts";
-import type { Embeddings, RunBounds } from "../../../src/engines/engine.ts";
-import { type OnnxEngineOptions, openOnnxEngine } from "../../../src/engines/onnx/onnx_engine.ts";
+import type { RunBounds } from "../../../src/engines/engine.ts";
+import type { Embeddings } from "../../../src/engines/task.ts";
+import {
+  type OnnxEngine,
+  type OnnxEngineOptions,
+  openOnnxEngine,
+} from "../../../src/engines/onnx/onnx_engine.ts";
 import { runtimeWasmUrl } from "../../../src/engines/onnx/runtime_wasm.ts";
 import { startSandboxedWorker } from "../../../src/engines/onnx/sandboxed_worker.ts";
 
@@ -59,7 +64,10 @@ async function until(holds: () => boolean): Promise<void> {
 const within = (timeoutMs = 60_000, signal = new AbortController().signal): RunBounds => ({
   signal,
   deadlineMs: systemClock.monotonic() + timeoutMs,
+  trace: { servedBy: null, attempts: 0 },
 });
+const embed = (engine: OnnxEngine, texts: readonly string[], bounds: RunBounds): Promise<Embeddings> =>
+  engine.run<"embedding">({ task: "embedding", texts }, bounds);
 const fault = (kind: FaultKind) => (thrown: unknown) => thrown instanceof Fault && thrown.kind === kind;
 
 /** The rows of the answer. */
@@ -83,7 +91,7 @@ Deno.test("the engine with the real model", async (t) => {
   strictEqual(engine.state(), "warming");
 
   await t.step("refuses work until all its workers are warm", async () => {
-    await rejects(engine.embed(["too early"], within()), fault("unavailable"));
+    await rejects(embed(engine, ["too early"], within()), fault("unavailable"));
     await until(() => engine.state() !== "warming");
     strictEqual(engine.state(), "ready");
     strictEqual(engine.figures().workersAlive, 2);
@@ -93,7 +101,7 @@ Deno.test("the engine with the real model", async (t) => {
   await t.step("gives the reference's vectors and token counts, in the order of the texts", async () => {
     const { cases } = reference;
     ok(cases.length >= 4);
-    const answer = await engine.embed(cases.map(({ text }) => text), within());
+    const answer = await embed(engine, cases.map(({ text }) => text), within());
     deepStrictEqual(answer.tokenCounts, cases.map(({ ids }) => ids.length));
     const rows = rowsOf(answer);
     cases.forEach(({ text, vector }, index) => {
@@ -109,23 +117,23 @@ Deno.test("the engine with the real model", async (t) => {
       "どうぞよろしく 🙂 \u0000 \ud800",
       words(tokensPerTextMax),
     ];
-    const together = await engine.embed(texts, within());
+    const together = await embed(engine, texts, within());
     const alone: Embeddings[] = [];
-    for (const text of texts) alone.push(await engine.embed([text], within()));
+    for (const text of texts) alone.push(await embed(engine, [text], within()));
     rowsOf(together).forEach((row, index) => {
       const distance = furthest(row, alone[index]?.vectors ?? []);
       ok(distance <= 1e-5, `text ${index}: ${distance}`);
-      strictEqual(together.tokenCounts[index], alone[index]?.tokenCounts[0]);
+      strictEqual(together.tokenCounts?.[index], alone[index]?.tokenCounts?.[0]);
       ok(Math.abs(Math.hypot(...row) - 1) < 1e-5, "not normalised");
     });
   });
 
   await t.step("embeds empty texts wherever they stand, with one and the same vector", async () => {
-    const { vectors: empty, tokenCounts } = await engine.embed([""], within());
+    const { vectors: empty, tokenCounts } = await embed(engine, [""], within());
     deepStrictEqual(tokenCounts, [0]);
     strictEqual(empty.length, card.dimensions);
     for (const texts of [["", "", ""], ["", "a text"], ["a text", ""], ["a text", "", "another"]]) {
-      const rows = rowsOf(await engine.embed(texts, within()));
+      const rows = rowsOf(await embed(engine, texts, within()));
       strictEqual(rows.length, texts.length);
       texts.forEach((text, index) => {
         const distance = furthest(rows[index] ?? [], empty);
@@ -140,14 +148,14 @@ Deno.test("the engine with the real model", async (t) => {
   await t.step(
     "takes a text of as many tokens as the card allows, and names each that has one more",
     async () => {
-      const { tokenCounts } = await engine.embed([words(tokensPerTextMax)], within());
+      const { tokenCounts } = await embed(engine, [words(tokensPerTextMax)], within());
       deepStrictEqual(tokenCounts, [tokensPerTextMax]);
       const before = engine.figures().textsDispatched;
-      await rejects(engine.embed(["fine", words(tokensPerTextMax + 1)], within()), (thrown) => {
+      await rejects(embed(engine, ["fine", words(tokensPerTextMax + 1)], within()), (thrown) => {
         ok(fault("fields_invalid")(thrown));
         deepStrictEqual((thrown as Fault).details.fields, [
           {
-            path: "/1",
+            path: "/texts/1",
             message: `has ${tokensPerTextMax + 1} tokens; at most ${tokensPerTextMax} are allowed`,
           },
         ]);
@@ -162,9 +170,9 @@ Deno.test("the engine with the real model", async (t) => {
     async () => {
       const texts = Array.from({ length: 40 }, (_, index) => `request number ${index}`);
       const before = engine.figures();
-      const answers = await Promise.all(texts.map((text) => engine.embed([text], within())));
+      const answers = await Promise.all(texts.map((text) => embed(engine, [text], within())));
       const after = engine.figures();
-      const together = rowsOf(await engine.embed(texts, within()));
+      const together = rowsOf(await embed(engine, texts, within()));
       answers.forEach(({ vectors }, index) => ok(furthest(vectors, together[index] ?? []) <= 1e-5));
       strictEqual(after.textsDispatched - before.textsDispatched, texts.length);
       ok(after.runsDispatched - before.runsDispatched < texts.length / 2);
@@ -175,7 +183,7 @@ Deno.test("the engine with the real model", async (t) => {
   await t.step("is closed after its end, and says so", async () => {
     await Promise.all([engine.close(), engine.close()]);
     strictEqual(engine.state(), "closed");
-    await rejects(engine.embed(["too late"], within()), fault("unavailable"));
+    await rejects(embed(engine, ["too late"], within()), fault("unavailable"));
     deepStrictEqual(faults, []);
   });
 });
@@ -187,12 +195,12 @@ Deno.test("an engine under load", async (t) => {
 
   await t.step("refuses the request beyond its queue, and answers the others", async () => {
     const accepted = [
-      engine.embed(long, within()),
-      engine.embed(["b"], within()),
-      engine.embed(["c"], within()),
+      embed(engine, long, within()),
+      embed(engine, ["b"], within()),
+      embed(engine, ["c"], within()),
     ];
     await rejects(
-      engine.embed(["d"], within()),
+      embed(engine, ["d"], within()),
       (thrown) => fault("overloaded")(thrown) && (thrown as Fault).details.retryAfterSeconds === 1,
     );
     strictEqual((await Promise.all(accepted)).length, 3);
@@ -201,49 +209,49 @@ Deno.test("an engine under load", async (t) => {
   await t.step("lets a request of one text pass one of many", async () => {
     const order: string[] = [];
     await Promise.all([
-      engine.embed(long, within()).then(() => order.push("many")),
-      engine.embed(["one"], within()).then(() => order.push("one")),
+      embed(engine, long, within()).then(() => order.push("many")),
+      embed(engine, ["one"], within()).then(() => order.push("one")),
     ]);
     deepStrictEqual(order, ["one", "many"]);
   });
 
   await t.step("drops a request whose deadline passes while it waits: no worker ever sees it", async () => {
     const before = engine.figures().textsDispatched;
-    const running = engine.embed([words(tokensPerTextMax)], within());
-    const late = engine.embed(["waits"], within(2));
+    const running = embed(engine, [words(tokensPerTextMax)], within());
+    const late = embed(engine, ["waits"], within(2));
     await rejects(late, fault("deadline_exceeded"));
     strictEqual(engine.figures().requestsUnfinished, 1, "the other one was meant to run still");
     await running;
-    await engine.embed(["after"], within());
+    await embed(engine, ["after"], within());
     strictEqual(engine.figures().textsDispatched, before + 2);
   });
 
   await t.step("ends a request whose deadline passes while it runs, and drops the rest of it", async () => {
     const before = engine.figures().textsDispatched;
-    const late = engine.embed(long, within(30));
+    const late = embed(engine, long, within(30));
     await rejects(late, fault("deadline_exceeded"));
-    await engine.embed(["after"], within());
+    await embed(engine, ["after"], within());
     ok(engine.figures().textsDispatched - before < long.length + 1);
   });
 
   await t.step("drops what a client who leaves has waiting", async () => {
     const before = engine.figures().textsDispatched;
     const client = new AbortController();
-    const answer = engine.embed(long, within(60_000, client.signal));
+    const answer = embed(engine, long, within(60_000, client.signal));
     await until(() => engine.figures().textsDispatched > before);
     const atAbort = engine.figures().textsDispatched;
     ok(atAbort < before + long.length, "some of it was meant to wait still");
     client.abort();
     await rejects(answer, fault("client_left"));
-    await engine.embed(["after"], within());
+    await embed(engine, ["after"], within());
     strictEqual(engine.figures().textsDispatched, atAbort + 1);
   });
 
   await t.step("lets running work end when it closes, and rejects what waits", async () => {
     const before = engine.figures().textsDispatched;
-    const running = engine.embed([words(tokensPerTextMax)], within());
+    const running = embed(engine, [words(tokensPerTextMax)], within());
     await until(() => engine.figures().textsDispatched === before + 1);
-    const waiting = engine.embed(["waits"], within());
+    const waiting = embed(engine, ["waits"], within());
     const closed = engine.close();
     await rejects(waiting, fault("unavailable"));
     strictEqual((await running).vectors.length, card.dimensions);
@@ -257,9 +265,9 @@ Deno.test("an engine whose workers die", async (t) => {
 
   await t.step("loses the run of a worker that is gone, and no other, and replaces the worker", async () => {
     inferrers[0]?.terminate(); // no event tells of it
-    const lost = engine.embed(["lost"], within());
+    const lost = embed(engine, ["lost"], within());
     await until(() => engine.figures().runsDispatched === 1);
-    const spared = engine.embed(["spared"], within());
+    const spared = embed(engine, ["spared"], within());
     await until(() => engine.figures().runsDispatched === 2);
     strictEqual((await spared).vectors.length, card.dimensions);
     await rejects(
@@ -268,7 +276,7 @@ Deno.test("an engine whose workers die", async (t) => {
     );
     match(faults[0]?.message ?? "", /^inference worker 1 died: no answer/);
     strictEqual(engine.state(), "ready"); // the other worker lives
-    strictEqual((await engine.embed(["meanwhile"], within())).vectors.length, card.dimensions);
+    strictEqual((await embed(engine, ["meanwhile"], within())).vectors.length, card.dimensions);
     await until(() => engine.figures().workersAlive === 2);
     deepStrictEqual([inferrers.length, engine.figures().workersReplaced], [3, 1]);
   });
@@ -276,12 +284,12 @@ Deno.test("an engine whose workers die", async (t) => {
   await t.step("keeps what waits while no inference worker lives, and refuses what comes", async () => {
     const before = engine.figures().runsDispatched;
     for (const worker of inferrers.slice(1)) worker.terminate();
-    const lost = [engine.embed([words(100)], within()), engine.embed([words(100)], within())];
+    const lost = [embed(engine, [words(100)], within()), embed(engine, [words(100)], within())];
     await until(() => engine.figures().runsDispatched === before + 2);
-    const waiting = engine.embed(["waits"], within());
+    const waiting = embed(engine, ["waits"], within());
     for (const outcome of await Promise.allSettled(lost)) strictEqual(outcome.status, "rejected");
     deepStrictEqual([engine.figures().workersAlive, engine.state()], [0, "warming"]);
-    await rejects(engine.embed(["meanwhile"], within()), fault("unavailable"));
+    await rejects(embed(engine, ["meanwhile"], within()), fault("unavailable"));
     strictEqual((await waiting).vectors.length, card.dimensions);
     strictEqual(engine.state(), "ready");
   });
@@ -290,7 +298,7 @@ Deno.test("an engine whose workers die", async (t) => {
     tokenizers[0]?.postMessage(null);
     await until(() => engine.state() === "warming");
     await until(() => engine.state() === "ready");
-    strictEqual((await engine.embed(["again"], within())).vectors.length, card.dimensions);
+    strictEqual((await embed(engine, ["again"], within())).vectors.length, card.dimensions);
     strictEqual(tokenizers.length, 2);
   });
 
@@ -304,7 +312,7 @@ Deno.test("bytes that are no model, no vocabulary or no runtime make the engine 
     await until(() => engine.state() !== "warming");
     strictEqual(engine.state(), "failed");
     match(faults[0]?.message ?? "", /could not start/);
-    await rejects(engine.embed(["text"], within()), fault("unavailable"));
+    await rejects(embed(engine, ["text"], within()), fault("unavailable"));
     await engine.close();
     strictEqual(engine.state(), "failed");
   }

@@ -26,8 +26,8 @@ Deno.test("GET /v1/models lists what the caller may see and what can be run, in 
       strictEqual(body.object, "list");
       return body.data.map(({ id }: { id: string }) => id);
     };
-    deepStrictEqual(await idsFor("admin"), ["guarded", "hidden", "open"]);
-    deepStrictEqual(await idsFor("user"), ["guarded", "open"]);
+    deepStrictEqual(await idsFor("admin"), ["generalist", "guarded", "hidden", "open", "tensors"]);
+    deepStrictEqual(await idsFor("user"), ["generalist", "guarded", "open", "tensors"]);
   }));
 
 Deno.test("POST /v1/embeddings answers vectors in order, as floats or as base64 of the same numbers, with true usage", () =>
@@ -135,7 +135,7 @@ Deno.test("POST /v1/embeddings passes the engine's word on a text on, with the t
     engine.behave = () =>
       Promise.reject(
         new Fault("fields_invalid", "too many", {
-          fields: [{ path: "/1", message: "has 51 tokens; at most 50 are allowed" }],
+          fields: [{ path: "/texts/1", message: "has 51 tokens; at most 50 are allowed" }],
         }),
       );
     const response = await app.call(
