@@ -220,6 +220,7 @@ async function openParts(
     imageHosts: new Set(config.imageHosts),
     mediaBodyBytesMax: config.mediaBodyBytesMax,
     uploadBytesMax: config.uploadBytesMax,
+    uploadTimeoutMs: config.generationTimeoutMs,
     describeTensors: openTensorDescriptions({ engines, clock }),
     isReady,
     isModelReady,

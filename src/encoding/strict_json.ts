@@ -9,10 +9,14 @@ export type StrictJsonReason =
   | "duplicate_member"
   | "forbidden_member"
   | "too_many_members"
+  | "too_many_containers"
   | "lone_surrogate";
 
 /** No request and no file of ours has objects of so many members; a text full of them is made to cost. */
 export const STRICT_JSON_MEMBERS_MAX = 1000;
+
+/** Objects and arrays of one text. Each costs some hundred nanoseconds: a few megabytes of `{},` would hold a core for seconds. */
+export const STRICT_JSON_CONTAINERS_MAX = 100_000;
 
 const QUOTE = 0x22,
   BACKSLASH = 0x5c,
@@ -29,6 +33,9 @@ const QUOTE = 0x22,
  * @param depthMax how many arrays and objects may stand inside each other
  */
 export function parseStrictJson(text: string, depthMax: number): Outcome<JsonValue, StrictJsonReason> {
+  if (text.length > 2 * STRICT_JSON_CONTAINERS_MAX && hasTooManyContainers(text)) {
+    return no("too_many_containers");
+  }
   let value: JsonValue;
   try {
     value = JSON.parse(text);
@@ -43,6 +50,21 @@ interface Container {
   readonly isObject: boolean;
   /** Member names seen so far. */
   names: Set<string> | undefined;
+}
+
+/** Counts before anything is made of them. The text may be no JSON at all: what it is then, the parser says. */
+function hasTooManyContainers(text: string): boolean {
+  let containers = 0;
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code === OPEN_BRACE || code === OPEN_BRACKET) {
+      if (++containers > STRICT_JSON_CONTAINERS_MAX) return true;
+    } else if (code === QUOTE) {
+      index = endOfString(text, index);
+      if (index === -1) return false;
+    }
+  }
+  return false;
 }
 
 /** Scans a text that is known to be JSON; needs no grammar of its own therefore. */
@@ -80,10 +102,11 @@ function findMistake(text: string, depthMax: number): StrictJsonReason | undefin
   return undefined;
 }
 
-/** Where the string that opens at `start` has its closing quote. */
+/** Where the string that opens at `start` has its closing quote; -1 where it has none. */
 function endOfString(text: string, start: number): number {
   let end = text.indexOf('"', start + 1);
   for (;;) {
+    if (end === -1) return end;
     let backslashes = 0;
     while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
     if (backslashes % 2 === 0) return end;

@@ -34,7 +34,8 @@ export function settlementOf(request: TaskRequest): Settlement {
     answered(answer) {
       const { usage } = answer as { readonly usage?: Usage };
       if (usage === undefined) return answer;
-      engineUsage = usage.countedBy === "engine" ? usage : estimate(outputTokensOf(request, answer));
+      const ours = (): Usage => estimate(outputTokensOf(request, answer));
+      engineUsage = usage.countedBy === "engine" && !isForOneOfSeveral(request, usage, ours) ? usage : ours();
       return usage === engineUsage ? answer : { ...answer, usage: engineUsage };
     },
     sent(items) {
@@ -42,7 +43,9 @@ export function settlementOf(request: TaskRequest): Settlement {
       if (request.task === "speech") return;
       for (const item of items as readonly ChatEvent[]) {
         if (item.type === "usage") {
-          if (item.usage.countedBy === "engine") engineUsage = item.usage;
+          const ours = (): Usage => estimate(sentTokens);
+          if (item.usage.countedBy !== "engine") continue;
+          engineUsage = isForOneOfSeveral(request, item.usage, ours) ? ours() : item.usage;
         } else if (item.type === "tool_call") {
           sentTokens += countTokens(item.arguments) + (item.name === undefined ? 0 : countTokens(item.name));
         } else if (item.type !== "finish") {
@@ -61,6 +64,16 @@ export function settlementOf(request: TaskRequest): Settlement {
       return anySent ? estimate(sentTokens) : engineUsage ?? NOTHING;
     },
   };
+}
+
+/** Far enough below our own count that it is no matter of how one counts. */
+const ONE_OF_SEVERAL = 0.75;
+
+/** Some engines count the first of several answers only (llama.cpp); what was sent is what counts. */
+function isForOneOfSeveral(request: TaskRequest, { outputTokens }: Usage, ours: () => Usage): boolean {
+  if (!isGenerated(request)) return false;
+  const answers = request.choices * (request.task === "completion" ? request.prompts.length : 1);
+  return answers > 1 && outputTokens < ONE_OF_SEVERAL * ours().outputTokens;
 }
 
 function inputTokensOf(request: TaskRequest): number {

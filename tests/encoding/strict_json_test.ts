@@ -3,6 +3,7 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import {
   parseStrictJson,
+  STRICT_JSON_CONTAINERS_MAX,
   STRICT_JSON_MEMBERS_MAX,
   type StrictJsonReason,
 } from "../../src/encoding/strict_json.ts";
@@ -143,9 +144,9 @@ Deno.test("siblings do not add up to depth, and brackets within strings are no d
 
 Deno.test("a mebibyte of braces, brackets, quotes and backslashes is answered, and with depth bounded", () => {
   const size = 1024 * 1024;
-  strictEqual(reasonOf("[".repeat(size)), "malformed");
-  strictEqual(reasonOf('{"":'.repeat(size / 4)), "malformed");
-  strictEqual(reasonOf("[".repeat(size / 2) + "]".repeat(size / 2)), "too_deep");
+  strictEqual(reasonOf("[".repeat(size)), "too_many_containers");
+  strictEqual(reasonOf('{"":'.repeat(size / 4)), "too_many_containers");
+  strictEqual(reasonOf("[".repeat(size / 12) + "]".repeat(size / 12)), "too_deep");
   for (const escape of ["\\\\", '\\"', "\\u0041", "\\ud800"]) {
     const text = `["${escape.repeat(size / escape.length)}"]`;
     strictEqual(reasonOf(text), escape === "\\ud800" ? "lone_surrogate" : "accepted");
@@ -158,7 +159,7 @@ Deno.test("a mebibyte of braces, brackets, quotes and backslashes is answered, a
   strictEqual(reasonOf(`{${names}}`), "accepted");
   strictEqual(reasonOf(`{${names},"n0":0}`), "duplicate_member");
   strictEqual(reasonOf(`{${names},"more":0}`), "too_many_members");
-  strictEqual(reasonOf(`[${"{},".repeat(size / 4)}{}]`), "accepted");
+  strictEqual(reasonOf(`[${"{},".repeat(size / 12)}{}]`), "accepted");
 });
 
 Deno.test("property: what is accepted is what JSON.parse reads", () => {
@@ -206,4 +207,17 @@ Deno.test("property: texts that are nearly JSON never throw, and what JSON.parse
     }),
     { numRuns: 2000 },
   );
+});
+
+Deno.test("OWASP API4: a text of more objects and arrays than any request needs is refused before anything is made of it", () => {
+  const list = (count: number, item: string) => `[${Array(count).fill(item).join(",")}]`;
+  strictEqual(reasonOf(list(STRICT_JSON_CONTAINERS_MAX - 1, "{}")), "accepted");
+  strictEqual(reasonOf(list(STRICT_JSON_CONTAINERS_MAX, "{}")), "too_many_containers");
+  strictEqual(reasonOf(list(STRICT_JSON_CONTAINERS_MAX, "[]")), "too_many_containers");
+  // In strings they count for nothing, and plain values may be many more.
+  strictEqual(reasonOf(JSON.stringify("{[".repeat(STRICT_JSON_CONTAINERS_MAX))), "accepted");
+  strictEqual(reasonOf(list(5 * STRICT_JSON_CONTAINERS_MAX, "1")), "accepted");
+  strictEqual(reasonOf(list(3 * STRICT_JSON_CONTAINERS_MAX, '"{"')), "accepted");
+  // What is no JSON is not for this count to say.
+  strictEqual(reasonOf(`"${"{".repeat(3 * STRICT_JSON_CONTAINERS_MAX)}`), "malformed");
 });

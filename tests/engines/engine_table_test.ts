@@ -9,7 +9,7 @@ function engine(modelId: string): Engine {
     modelId,
     state: () => state,
     run: () => Promise.reject(new Error("not called")),
-  stream: () => Promise.reject(new Error("not called")),
+    stream: () => Promise.reject(new Error("not called")),
     close: () => {
       state = "closed";
       return Promise.resolve();

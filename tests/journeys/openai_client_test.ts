@@ -53,6 +53,7 @@ testWithEngine(
     const engine = await openLlamaServer({ key: `canary-${crypto.randomUUID()}` });
     try {
       await throughTheGate({
+        localModels: true,
         upstreams: [{ name: "llama", kind: "openai", url: `${engine.origin}/v1`, key: engine.key }],
         models: [
           {

@@ -4,8 +4,9 @@ import { type AuditRecord, type GateJourney, throughTheGate } from "../support/g
 import { openLlamaServer, testWithEngine } from "../support/llama_server.ts";
 import { GREETING } from "../support/tiny_language_model.ts";
 
-/** Far longer than any test: at some thousand tokens a second it takes a quarter of a minute. */
-const ENDLESS = { max_tokens: 8000, ignore_eos: true };
+/** Far longer than any test, at some thousand tokens a second and less. */
+const ENDLESS = { max_tokens: 30_000, ignore_eos: true };
+const CONTEXT_TOKENS = 32_768;
 const HELLO = [{ role: "user", content: "hi" }];
 
 function post(
@@ -59,14 +60,23 @@ function assertBroken(outcome: AuditRecord, code: string): void {
 testWithEngine(
   "a real engine: callers who leave free it at once, and what it says or hides is put into our words",
   async (test) => {
-    const engine = await openLlamaServer({ key: `canary-${crypto.randomUUID()}`, contextTokens: 16_384 });
+    const engine = await openLlamaServer({
+      key: `canary-${crypto.randomUUID()}`,
+      contextTokens: CONTEXT_TOKENS,
+    });
     const upstream = { kind: "openai", url: `${engine.origin}/v1` };
     try {
       await throughTheGate({
         upstreams: [
           { ...upstream, name: "llama", key: engine.key, requestsAtOnceMax: 2 },
-          { ...upstream, name: "llama-locked", key: `canary-${crypto.randomUUID()}` },
-          // It would serve if it were asked: a model whose first upstream refuses has a stand-in.
+          // Its health can be asked without a key.
+          {
+            kind: "openai",
+            url: engine.origin,
+            healthPath: "/health",
+            name: "llama-locked",
+            key: `canary-${crypto.randomUUID()}`,
+          },
           { ...upstream, name: "llama-silent", key: engine.key, usageInStreams: false },
         ],
         models: [
@@ -78,12 +88,6 @@ testWithEngine(
           },
           { id: "locked", capabilities: ["chat"], servedBy: [{ upstream: "llama-locked", model: "tiny" }] },
           { id: "silent", capabilities: ["chat"], servedBy: [{ upstream: "llama-silent", model: "tiny" }] },
-          {
-            id: "embeds-nothing",
-            capabilities: ["chat"],
-            servedBy: [{ upstream: "llama-locked", model: "tiny" }],
-            fallbacks: ["tiny"],
-          },
         ],
       }, async (journey) => {
         for (const path of ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"]) {
@@ -92,7 +96,7 @@ testWithEngine(
               "/v1/chat/completions": { messages: HELLO, ...ENDLESS },
               "/v1/completions": { prompt: "One two", ...ENDLESS },
               "/v1/messages": { messages: HELLO, ...ENDLESS },
-              "/v1/responses": { input: "hi", max_output_tokens: 8000, ignore_eos: true },
+              "/v1/responses": { input: "hi", max_output_tokens: 30_000, ignore_eos: true },
             }[path];
             const response = await post(journey, path, { model: "tiny", stream: true, ...body });
             strictEqual(response.status, 200);
@@ -154,7 +158,7 @@ testWithEngine(
             const text = await response.text();
             strictEqual(response.status, 400);
             strictEqual(JSON.parse(text).error.code, "context_length_exceeded");
-            ok(!/16384|exceed_context|n_ctx/.test(text), text);
+            ok(!/32768|exceed_context|n_ctx/.test(text), text);
             const outcome = await journey.outcomeOf(requestIdOf(response));
             deepStrictEqual([outcome.outcome, outcome.attempts], ["context-length-exceeded", 1]);
           }
@@ -216,7 +220,10 @@ testWithEngine(
 testWithEngine(
   "an engine that dies in the middle of a stream ends it with an error event; a stand-in takes the next request",
   async () => {
-    const [dying, other] = await Promise.all([openLlamaServer(), openLlamaServer()]);
+    const [dying, other] = await Promise.all([
+      openLlamaServer({ contextTokens: CONTEXT_TOKENS }),
+      openLlamaServer({ contextTokens: CONTEXT_TOKENS }),
+    ]);
     try {
       await throughTheGate({
         upstreams: [
@@ -277,7 +284,7 @@ testWithEngine(
 testWithEngine(
   "SIGTERM in the middle of a stream: short ones finish, endless ones end with an error event, all are recorded",
   async () => {
-    const engine = await openLlamaServer();
+    const engine = await openLlamaServer({ contextTokens: CONTEXT_TOKENS });
     try {
       await throughTheGate({
         upstreams: [{ name: "llama", kind: "openai", url: `${engine.origin}/v1` }],
@@ -287,10 +294,10 @@ testWithEngine(
           servedBy: [{ upstream: "llama" }],
           passFields: ["ignore_eos"],
         }],
-        variables: { PORTCULLIS_SHUTDOWN_TIMEOUT_MS: "2000" },
+        variables: { PORTCULLIS_SHUTDOWN_TIMEOUT_MS: "4000" },
       }, async (journey) => {
         const [endless, short] = await Promise.all(
-          [8000, 500].map((max_tokens) =>
+          [ENDLESS.max_tokens, 100].map((max_tokens) =>
             post(journey, "/v1/chat/completions", {
               model: "tiny",
               messages: HELLO,
@@ -303,7 +310,7 @@ testWithEngine(
         ok(endless && short);
         const streams = [eventReader(endless), eventReader(short)];
         await Promise.all(streams.map((stream) => stream.until(5)));
-        journey.server.process.kill("SIGTERM");
+        const stopping = journey.stop();
         const [cut = [], whole = []] = await Promise.all(streams.map((stream) => stream.until(Infinity)));
         strictEqual(JSON.parse(cut.at(-1) ?? "").error.code, "stopping");
         ok(!cut.includes("[DONE]"));
@@ -312,10 +319,11 @@ testWithEngine(
         const outcome = await journey.outcomeOf(requestIdOf(short));
         deepStrictEqual([outcome.outcome, outcome.outputTokens, outcome.countedBy], [
           "completed",
-          500,
+          100,
           "engine",
         ]);
         await engine.whenIdle();
+        strictEqual((await stopping).code, 0);
       });
     } finally {
       await engine.close();

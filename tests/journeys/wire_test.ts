@@ -43,6 +43,11 @@ Deno.test("hostile requests on a raw socket are refused by the real server", asy
           `POST /healthz HTTP/1.1\r\nHost: ${host}\r\nX-HTTP-Method-Override: GET\r\nContent-Length: 0`,
           "405",
         ],
+        [
+          "half an escape, which routers repair in their own ways",
+          `GET /v1/models/a%2%46b HTTP/1.1\r\nHost: ${host}`,
+          "400",
+        ],
         ["an over-long target", `GET /${"a".repeat(4000)} HTTP/1.1\r\nHost: ${host}`, "400"],
         [
           "length and chunks at once",

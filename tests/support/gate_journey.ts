@@ -10,6 +10,8 @@ export interface GateSettings {
   readonly upstreams: readonly ({ readonly name: string; readonly key?: string } & Record<string, unknown>)[];
   /** `upstreamModels`. */
   readonly models: readonly Record<string, unknown>[];
+  /** Whether this machine's own models are served as well; they take seconds to start. */
+  readonly localModels?: boolean;
   /** Further settings. */
   readonly variables?: Record<string, string>;
 }
@@ -24,6 +26,8 @@ export interface GateJourney {
   readonly fetch: typeof fetch;
   /** The id of the last request that was answered. */
   lastRequestId(): string;
+  /** Stops the server as SIGTERM does; the end of a journey does it otherwise. */
+  stop(): Promise<Deno.CommandStatus>;
   /** The audit trail so far. */
   records(): AuditRecord[];
   /** The outcome of an inference, as soon as it is on record. */
@@ -40,7 +44,10 @@ export async function throughTheGate(
 ): Promise<void> {
   const dataDir = await Deno.makeTempDir({ prefix: "portcullis-journey-" });
   const secrets = settings.upstreams.flatMap(({ key }) => key === undefined || key === "" ? [] : [key]);
-  const server = await startServerUnderTest({ dataDir, variables: variablesOf(settings) });
+  const emptyDir = await Deno.makeTempDir({ prefix: "portcullis-no-models-" });
+  const variables = variablesOf(settings);
+  if (settings.localModels !== true) variables.PORTCULLIS_MODELS_DIR = emptyDir;
+  const server = await startServerUnderTest({ dataDir, variables });
   let requests = 0;
   let lastRequestId = "";
   const answered: string[] = [];
@@ -62,6 +69,9 @@ export async function throughTheGate(
     });
     return new Response(response.body.pipeThrough(kept), response);
   };
+  let stopping: Promise<Deno.CommandStatus> | undefined;
+  // Once: a second signal means hurry.
+  const stop = (): Promise<Deno.CommandStatus> => stopping ??= server.stop();
   const records = (): AuditRecord[] => auditRecords(dataDir);
   try {
     await server.whenReady();
@@ -73,6 +83,7 @@ export async function throughTheGate(
       token,
       fetch: fetchCounted,
       lastRequestId: () => lastRequestId,
+      stop,
       records,
       async outcomeOf(requestId) {
         for (let tries = 0; tries < 200; tries++) {
@@ -85,7 +96,7 @@ export async function throughTheGate(
         throw new Error(`no outcome of ${requestId} is on record`);
       },
     });
-    strictEqual((await server.stop()).code, 0, server.output());
+    strictEqual((await stop()).code, 0, server.output());
 
     const verdicts = records().filter(({ type }) => VERDICTS.includes(type));
     strictEqual(
@@ -107,6 +118,7 @@ export async function throughTheGate(
   } finally {
     await server.stop("SIGKILL");
     await Deno.remove(dataDir, { recursive: true });
+    await Deno.remove(emptyDir);
   }
 }
 

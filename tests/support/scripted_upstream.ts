@@ -216,7 +216,8 @@ async function serve(socket: Socket, scriptFor: (request: ScriptedRequest) => Sc
         : "transfer-encoding: chunked\r\n";
       return reply.write(`HTTP/1.1 ${status} Scripted\r\n${lines}${framing}\r\n`);
     },
-    chunk: (piece) => reply.write(chunkOf(piece)),
+    // A chunk of nothing would be the end of the body.
+    chunk: (piece) => piece.length === 0 ? Promise.resolve() : reply.write(chunkOf(piece)),
     endChunks: () => reply.write("0\r\n\r\n"),
     drop: () => {
       closedHere = true;
@@ -376,15 +377,16 @@ export function streamEndlessly(piece: string, sent: (bytes: number) => void = (
   };
 }
 
-/** Bytes of a whole answer one by one. */
+/** A whole answer byte by byte, in chunks. */
 export function drip(body: string, mediaType: string, pauseMs: number): Script {
   return async (reply) => {
-    await reply.head(200, { "content-type": mediaType, "content-length": String(body.length) });
+    await reply.head(200, { "content-type": mediaType });
     for (const character of body) {
       if (reply.isClosed()) return;
-      await reply.write(character);
+      await reply.chunk(character);
       await reply.pause(pauseMs);
     }
+    await reply.endChunks();
   };
 }
 

@@ -11,9 +11,12 @@
 export const GREETING = "Hello from a tiny model that says one word after another.";
 /** What it can go on with, word by word. */
 export const SENTENCES = [
-  "The gate sends your question to its engine and brings this answer back.",
+  "The gate sends your question to its engine, then brings this answer back.",
   "One two three four five six seven eight nine ten.",
 ] as const;
+/** Begun so, by a prompt or by the assistant's own turn, it goes on until it is stopped. */
+export const ENDLESS_BEGINNING = "It goes on";
+const ENDLESS_ROUND = [" on", " and"] as const;
 /** The call that it makes where it may call tools and a user spoke last. */
 export const TOOL_CALL = { name: "get_weather", arguments: { city: "Paris" } } as const;
 /** Length of its embeddings: a number for each token. */
@@ -90,7 +93,11 @@ const TOKEN_TYPES: Readonly<Record<TokenKind, number>> = { byte: 1, mark: 3, wor
 
 /** Every byte, so that any text can be read and, under a grammar, written; then the words and the marks, filled up to `size`. */
 function vocabularyOf(size: number): Vocabulary {
-  const words = new Set([...[GREETING, ...SENTENCES].flatMap(wordsOf), ...CALL_PIECES]);
+  const words = new Set([
+    ...[GREETING, ...SENTENCES, ENDLESS_BEGINNING].flatMap(wordsOf),
+    ...ENDLESS_ROUND,
+    ...CALL_PIECES,
+  ]);
   const tokens: { text: string; kind: TokenKind }[] = [
     ...byteCharacters().map((text) => ({ text, kind: "byte" as const })),
     ...[...words].map((text) => ({ text, kind: "word" as const })),
@@ -129,15 +136,17 @@ function chainOf({ tokens, idOf }: Vocabulary): Float64Array {
   const lineEnd = idOf(byteCharacters()[0x0a] ?? "");
   const add = (start: number, pieces: readonly string[], weight: number): void => {
     let previous = start;
-    for (const piece of [...pieces, TURN_ENDS]) {
+    for (const piece of pieces) {
       const next = idOf(piece);
       counts[previous * tokens.length + next] = weight + (counts[previous * tokens.length + next] ?? 0);
       previous = next;
     }
   };
-  add(lineEnd, wordsOf(GREETING), 3);
-  for (const sentence of SENTENCES) add(lineEnd, wordsOf(sentence), 1);
-  add(idOf(CALL_BEGINS), CALL_PIECES, 1);
+  add(lineEnd, [...wordsOf(GREETING), TURN_ENDS], 3);
+  for (const sentence of SENTENCES) add(lineEnd, [...wordsOf(sentence), TURN_ENDS], 1);
+  add(idOf(CALL_BEGINS), [...CALL_PIECES, TURN_ENDS], 1);
+  const [first = "", ...others] = wordsOf(ENDLESS_BEGINNING);
+  add(idOf(first), [...others, ...ENDLESS_ROUND.toReversed()], 1);
   return counts;
 }
 

@@ -35,6 +35,8 @@ export type CallEnd = Fault | "done" | "cancelled";
 /** What else bounds a call; the target's settings say the rest. */
 export type CallBounds = Pick<RunBounds, "signal" | "deadlineMs">;
 
+/** Bodies of so many bytes are read as one. */
+const SMALL_BYTES_MAX = 64 * 1024;
 /** After an answer's end mark, the end of its body is awaited for so long: only then can the connection be used again. */
 const READ_OUT_MS = 100;
 
@@ -55,6 +57,7 @@ export class UpstreamCall {
   #firstByteCame = false;
   /** When the read under way began; silence counts only while somebody listens. */
   #readingSinceMs: number | undefined;
+  #response: Response | undefined;
   #reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
   #bodyEnded = false;
   #bytes = 0;
@@ -105,13 +108,14 @@ export class UpstreamCall {
    */
   async read(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     this.#requireWanted();
-    if (this.#end === "done" || this.#reader === undefined) return undefined;
+    const reader = this.#reader ??= this.#response?.body?.getReader();
+    if (this.#end === "done" || reader === undefined) return undefined;
     this.#readingSinceMs = this.#target.clock.monotonic();
     let piece: ReadableStreamReadResult<Uint8Array<ArrayBuffer>>;
     try {
-      piece = await this.#reader.read();
+      piece = await reader.read();
     } catch {
-      throw this.fail(this.#fault("upstream_unreachable", "the connection broke off within the answer"));
+      throw this.fail(this.#brokenOff());
     }
     this.#readingSinceMs = undefined;
     // Where the call ended while this read waited, that is what made the read come back.
@@ -134,9 +138,34 @@ export class UpstreamCall {
    * @throws Fault as `read`
    */
   async readWhole(): Promise<Uint8Array<ArrayBuffer>> {
+    const headers = this.#response?.headers;
+    const announced = headers?.get("content-length") ?? null;
+    // Beside `Transfer-Encoding` a length is void (RFC 9112 §6.3), and the body may have any.
+    const isSmall = announced !== null && Number(announced) <= SMALL_BYTES_MAX;
+    if (isSmall && headers?.has("transfer-encoding") === false) return await this.#readSmall();
     const pieces: Uint8Array<ArrayBuffer>[] = [];
     for (let piece = await this.read(); piece !== undefined; piece = await this.read()) pieces.push(piece);
     return joined(pieces);
+  }
+
+  /**
+   * Reads a body whose small length the head told, and which thus was ready before: all of it may take no longer than silence
+   * may last. Read as one it costs less than half of what it costs in pieces.
+   */
+  async #readSmall(): Promise<Uint8Array<ArrayBuffer>> {
+    this.#requireWanted();
+    this.#firstByteCame = true;
+    this.#readingSinceMs = this.#target.clock.monotonic();
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+      bytes = await this.#response?.bytes() ?? new Uint8Array();
+    } catch {
+      throw this.fail(this.#brokenOff());
+    }
+    this.#requireWanted();
+    this.#readingSinceMs = undefined;
+    this.#bodyEnded = true;
+    return bytes;
   }
 
   /** The answer was whole and good. */
@@ -152,7 +181,7 @@ export class UpstreamCall {
   /** Ends the call with a fault; returns the one that counts: the first. */
   fail(fault: Fault): Fault {
     this.#endAs(fault);
-    return this.#end instanceof Fault ? this.#end : fault;
+    return this.#end instanceof Fault ? this.#end : givenUp();
   }
 
   async #send(request: WireRequest): Promise<Response> {
@@ -182,7 +211,7 @@ export class UpstreamCall {
       throw this.#end;
     }
     this.#headCame = true;
-    this.#reader = response.body?.getReader();
+    this.#response = response;
     return response;
   }
 
@@ -207,7 +236,7 @@ export class UpstreamCall {
 
   #requireWanted(): void {
     if (this.#end instanceof Fault) throw this.#end;
-    if (this.#end === "cancelled") throw new Fault("client_left", "Cannot go on: the answer was given up");
+    if (this.#end === "cancelled") throw givenUp();
   }
 
   #urlOf(path: string): string {
@@ -310,6 +339,10 @@ export class UpstreamCall {
     return this.#fault("upstream_timeout", "the whole answer took too long");
   }
 
+  #brokenOff(): UpstreamFault {
+    return this.#fault("upstream_unreachable", "the connection broke off within the answer");
+  }
+
   /** The head is late: is the model thinking, or is nobody there? */
   #probe(): void {
     this.#probed = true;
@@ -332,13 +365,13 @@ export class UpstreamCall {
     this.#end = end;
     clearTimeout(this.#timer);
     this.#bounds.signal.removeEventListener("abort", this.#onAbort);
-    if (this.#reader === undefined) {
-      // The abort's reason is what `fetch` rejects with.
-      if (!this.#headCame) this.#controller.abort(end);
+    if (end === "done") {
+      const reader = this.#bodyEnded ? undefined : this.#reader ?? this.#response?.body?.getReader();
+      if (reader !== undefined) this.#target.lingers(readOut(reader));
     } else if (!this.#bodyEnded) {
-      // An abort would come too late for Deno's fetch once the head is there; this closes the connection.
-      if (end === "done") this.#target.lingers(readOut(this.#reader));
-      else this.#reader.cancel().catch(ignore);
+      // The abort's reason is what `fetch` rejects with. Once there is a reader, only its cancelling is sure to close the connection.
+      this.#controller.abort(end);
+      this.#reader?.cancel().catch(ignore);
     }
     this.#onEnd(end);
   }
@@ -400,6 +433,10 @@ function joined(pieces: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuf
     at += piece.length;
   }
   return whole;
+}
+
+function givenUp(): Fault {
+  return new Fault("client_left", "Cannot go on: the answer was given up");
 }
 
 function ignore(): void {}

@@ -44,10 +44,18 @@ export async function openUpstreamStream<T extends StreamTask>(
 /** The items of an event stream. What the protocol's own mark does not end was broken off. */
 function itemsOf<Item>(call: UpstreamCall, reader: EventReader<Item>): Pull<Item> {
   const parser = createEventStreamParser();
+  let isOver = false;
   return async () => {
-    while (!reader.ended) {
+    while (!isOver && !reader.ended) {
       const bytes = await call.read();
       if (bytes === undefined) {
+        // Servers that end without a mark have said all the same that every answer is complete.
+        const rest = reader.end?.();
+        if (rest !== undefined) {
+          isOver = true;
+          call.finish();
+          return rest.length > 0 ? rest : undefined;
+        }
         throw call.fail(
           new UpstreamFault(
             "upstream_unreachable",

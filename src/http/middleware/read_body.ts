@@ -2,6 +2,7 @@
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import {
   parseStrictJson,
+  STRICT_JSON_CONTAINERS_MAX,
   STRICT_JSON_MEMBERS_MAX,
   type StrictJsonReason,
 } from "../../encoding/strict_json.ts";
@@ -28,6 +29,7 @@ const WORDS: Readonly<Record<StrictJsonReason, string>> = {
   too_deep: `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`,
   duplicate_member: "The body has an object with the same member twice.",
   forbidden_member: 'The body has a member called "__proto__".',
+  too_many_containers: `The body has more than ${STRICT_JSON_CONTAINERS_MAX} objects and arrays.`,
   too_many_members: `The body has an object of more than ${STRICT_JSON_MEMBERS_MAX} members.`,
   lone_surrogate: "The body has a string that is not well-formed Unicode.",
 };

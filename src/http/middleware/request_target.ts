@@ -4,8 +4,9 @@ import { Fault } from "../../faults/fault.ts";
 
 /** A host as RFC 3986 §3.2.2 writes it, narrowed to what is served: name, IPv4 or bracketed IPv6, and a port. */
 const HOST = /^(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::[1-9]\d{0,4})?$/;
-/** RFC 3986 path and query, over-long ones and raw backslashes excluded. */
-const TARGET = /^\/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@%/?[\]]*)?$/;
+/** RFC 3986 path (each % with its two digits, §2.1, else the router would repair it) and query, over-long ones and raw backslashes excluded. */
+const TARGET =
+  /^\/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@%/?[\]]*)?$/;
 const TARGET_CHARACTERS_MAX = 2048;
 /** Methods whose semantics we do not implement for any resource (RFC 9110 §15.6.2). */
 const REFUSED_METHODS: readonly string[] = ["TRACE", "CONNECT"];

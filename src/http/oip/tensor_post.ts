@@ -15,7 +15,7 @@ export interface TensorPost {
 }
 
 const JSON_DEPTH_MAX = 32;
-/** Of a body with raw bytes. The extension's own examples say the first; nobody reads the second as all of the body. */
+/** Of a body with a head. JSON is imprecise and harmless there: the head's length says how much of the body is JSON. */
 const MEDIA_TYPE = /^application\/(?:octet-stream|json *(?:; *charset="?utf-8"?)?) *$/i;
 const LENGTH = /^[1-9]\d{0,14}$/;
 

@@ -22,25 +22,13 @@ const part = z.strictObject({
 
 const input = z.union([
   text,
-  z.array(
-    z.union([text, part], {
-      error: ({ input }) =>
-        typeof input === "string"
-          ? `is empty or has more than ${TEXT_CHARACTERS_MAX} characters`
-          : "is neither a text nor a part of type text",
-    }),
-  ).min(1).max(TEXTS_MAX).refine(
-    (list) => new Set(list.map((item) => typeof item)).size === 1,
-    "has texts and parts, which are two different things: texts are judged one by one, parts together",
-  ),
-], {
-  error: ({ input }) =>
-    typeof input === "string"
-      ? `is empty or has more than ${TEXT_CHARACTERS_MAX} characters`
-      : Array.isArray(input)
-      ? `has no texts, more than ${TEXTS_MAX}, or both texts and parts`
-      : "is neither a text nor a list of texts",
-});
+  z.array(z.union([text, part], { error: "is neither a text nor a part of type text" }))
+    .min(1, "has no texts").max(TEXTS_MAX, `has more than ${TEXTS_MAX} texts`)
+    .refine(
+      (list) => new Set(list.map((item) => typeof item)).size <= 1,
+      "has both texts, which are judged one by one, and parts, which are judged together",
+    ),
+], { error: "is neither a text nor a list of texts" });
 
 const moderationsRequest = z.strictObject({ model: modelField, input });
 

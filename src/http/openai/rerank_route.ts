@@ -20,12 +20,7 @@ const rerankRequest = z.strictObject({
   model: modelField,
   query: text,
   documents: z.array(
-    z.union([text, z.strictObject({ text })], {
-      error: ({ input }) =>
-        typeof input === "string"
-          ? `is empty or has more than ${TEXT_CHARACTERS_MAX} characters`
-          : "is neither a text nor an object with a text",
-    }),
+    z.union([text, z.strictObject({ text })], { error: "is neither a text nor an object with a text" }),
   ).min(1, "has no documents").max(DOCUMENTS_MAX, `has more than ${DOCUMENTS_MAX} documents`),
   top_n: z.int().min(1).max(DOCUMENTS_MAX).nullish(),
   return_documents: z.boolean().nullish(),

@@ -70,6 +70,8 @@ export class HeldBytes {
 export interface UploadBounds extends BodyBounds {
   /** For all that is read before an engine begins. From there on, the deadline of the request holds. */
   readonly uploadTimeoutMs: number;
+  /** So much of a file is held in any case. */
+  readonly smallFileBytesMax: number;
 }
 
 /**
@@ -86,7 +88,8 @@ export async function readTranscriptionUpload(
   const pieces = new BodyPieces(request, bounds);
   const timer = setTimeout(() => pieces.end(tooSlow()), bounds.uploadTimeoutMs);
   try {
-    return await new UploadReader(new MultipartReader(boundary, () => pieces.next()), pieces, held).read();
+    const reader = new MultipartReader(boundary, () => pieces.next());
+    return await new UploadReader(reader, pieces, held, bounds.smallFileBytesMax).read();
   } catch (thrown) {
     const fault = toFault(thrown);
     pieces.end(fault);
@@ -100,12 +103,14 @@ class UploadReader {
   readonly #reader: MultipartReader;
   readonly #pieces: BodyPieces;
   readonly #held: HeldBytes;
+  readonly #smallFileBytesMax: number;
   readonly #form = new TranscriptionForm();
 
-  constructor(reader: MultipartReader, pieces: BodyPieces, held: HeldBytes) {
+  constructor(reader: MultipartReader, pieces: BodyPieces, held: HeldBytes, smallFileBytesMax: number) {
     this.#reader = reader;
     this.#pieces = pieces;
     this.#held = held;
+    this.#smallFileBytesMax = smallFileBytesMax;
   }
 
   async read(): Promise<TranscriptionUpload> {
@@ -113,7 +118,7 @@ class UploadReader {
     if (head === undefined) throw fieldMistake("file", "is missing");
     const named = describeFile(head);
     const start = await this.#readStart();
-    return this.#form.has("model") ? this.#passOn(named, start) : await this.#holdBack(named, start);
+    return await this.#holdBack(named, start);
   }
 
   /** Reads fields up to the file, whose head it returns, or up to the end of the form. */
@@ -161,13 +166,21 @@ class UploadReader {
     return openUpload(fields, named, next, (fault) => this.#pieces.end(fault));
   }
 
-  /** The file waits in memory until the rest of the form has come. */
+  /**
+   * The file waits in memory until the rest of the form has come. One that is not small and whose model is known goes on
+   * instead: many clients write a last field behind the file, and for small ones that costs nothing.
+   */
   async #holdBack(named: NamedFile, start: readonly Uint8Array[]): Promise<TranscriptionUpload> {
     const waiting: Uint8Array[] = [];
+    const mayGoOn = this.#form.has("model");
     let heldBytes = 0;
+    let waitingBytes = 0;
     const hold = (piece: Uint8Array): void => {
-      this.#held.take(piece.length);
-      heldBytes += piece.length;
+      waitingBytes += piece.length;
+      if (!mayGoOn) {
+        this.#held.take(piece.length);
+        heldBytes += piece.length;
+      }
       // A small piece is a view of a large buffer of the runtime's: what is counted is what is kept.
       waiting.push(piece.slice());
     };
@@ -178,12 +191,14 @@ class UploadReader {
     };
     try {
       start.forEach(hold);
+      if (mayGoOn && waitingBytes > this.#smallFileBytesMax) return this.#passOn(named, waiting);
       for (
         let piece = await this.#reader.nextPiece();
         piece !== undefined;
         piece = await this.#reader.nextPiece()
       ) {
         hold(piece);
+        if (mayGoOn && waitingBytes > this.#smallFileBytesMax) return this.#passOn(named, waiting);
       }
       await this.#readFields(true);
       const left = waiting.values();

@@ -18,9 +18,12 @@ export interface TranscriptionParts extends Pick<GenerationParts, "door"> {
   readonly uploadBytesMax: number;
   /** For all of an upload that is read before an engine begins; absent: 10 minutes. */
   readonly uploadTimeoutMs?: number;
+  /** Files up to this are held until the whole form is there; absent: 1 MiB. */
+  readonly smallFileBytesMax?: number;
 }
 
 const UPLOAD_TIMEOUT_MS = 600_000;
+const SMALL_FILE_BYTES_MAX = 1024 * 1024;
 /** So many of the largest uploads may wait in memory for the name of their model. */
 const UPLOADS_HELD_MAX = 4;
 
@@ -35,7 +38,12 @@ const placeField = fieldPlacer({
 
 /** `POST /v1/audio/transcriptions`. */
 export function transcriptionsRoute(parts: TranscriptionParts): AnyRoute {
-  const { door, uploadBytesMax, uploadTimeoutMs = UPLOAD_TIMEOUT_MS } = parts;
+  const {
+    door,
+    uploadBytesMax,
+    uploadTimeoutMs = UPLOAD_TIMEOUT_MS,
+    smallFileBytesMax = SMALL_FILE_BYTES_MAX,
+  } = parts;
   const held = new HeldBytes(UPLOADS_HELD_MAX * uploadBytesMax);
   return defineRoute<TranscriptionUpload>({
     method: "POST",
@@ -48,7 +56,8 @@ export function transcriptionsRoute(parts: TranscriptionParts): AnyRoute {
       mediaType: "multipart/form-data",
       schema: transcriptionFormSchema,
       requireAnnounced: requireMultipartAnnounced,
-      read: (request, bounds) => readTranscriptionUpload(request, { ...bounds, uploadTimeoutMs }, held),
+      read: (request, bounds) =>
+        readTranscriptionUpload(request, { ...bounds, uploadTimeoutMs, smallFileBytesMax }, held),
     },
     bodyBytesMax: uploadBytesMax,
     answers: { 200: { description: "What was said.", schema: transcription } },

@@ -118,6 +118,8 @@ Deno.test("an event that is larger than the bound is refused: in one line, in ma
   throws(() => push(`data: ${"x".repeat(50)}\n`, `data: ${"x".repeat(51)}\n`), isInvalid);
   throws(() => push(...Array<string>(101).fill("x")), isInvalid);
   throws(() => push("data: x\n\n", "y".repeat(101)), isInvalid);
+  throws(() => push(`data: x\n\n${"y".repeat(101)}`), isInvalid);
+  throws(() => push("y".repeat(60), `${"y".repeat(60)}\n`), isInvalid);
   deepStrictEqual(push(...Array<string>(50).fill("data: xyz\n\n")).length, 50);
 });
 

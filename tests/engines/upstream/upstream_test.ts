@@ -73,7 +73,7 @@ const BROKEN_ANSWERS: readonly [string, FaultKind, Script][] = [
   [
     "a compressed body",
     "upstream_answer_invalid",
-    answerBytes("{}", "application/json", 200, { "content-encoding": "gzip" }),
+    answerBytes('{"text":"hello"}', "application/json", 200, { "content-encoding": "gzip" }),
   ],
   [
     "a length beyond the bound",
@@ -225,11 +225,11 @@ Deno.test("no answer in time is a time-out, and the connection is closed", async
 });
 
 Deno.test("silence within an answer is a time-out, and a slow answer is none", async () => {
-  await withUpstream({ betweenBytesTimeoutMs: 150 }, async ({ server, upstream }) => {
+  await withUpstream({ betweenBytesTimeoutMs: 300 }, async ({ server, upstream }) => {
     server.plays(hangMidBody('{"text":'), drip('{"text":"slow"}', "application/json", 30));
     strictEqual((await faultOf(ask(upstream))).kind, "upstream_timeout");
     await (await server.request(0)).closed;
-    // It takes three times as long as silence may last.
+    // It takes longer than silence may last.
     strictEqual(await ask(upstream), "slow");
   });
 });
@@ -290,9 +290,57 @@ Deno.test("nobody at the port, no such name: not reached", async () => {
   await upstream.close();
 });
 
+/** Says how long its body is and sends none of it. */
+const hangBeforeBody: Script = async (reply) => {
+  await reply.head(200, { "content-type": "application/json", "content-length": "100" });
+  await reply.closed;
+};
+
+Deno.test("a body whose small length is known may take as long as silence may last", async () => {
+  await withUpstream({ betweenBytesTimeoutMs: 100 }, async ({ server, upstream }) => {
+    server.plays(hangBeforeBody);
+    strictEqual((await faultOf(ask(upstream))).kind, "upstream_timeout");
+    await (await server.request(0)).closed;
+    ok(server.requests[0]?.closedByPeer());
+  });
+});
+
+Deno.test("a length beside chunks is void, and the bound holds", async () => {
+  await withUpstream({ answerBytesMax: 1_000 }, async ({ server, upstream }) => {
+    server.plays(async (reply) => {
+      await reply.write(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n",
+      );
+      while (!reply.isClosed()) await reply.chunk(" ".repeat(900));
+    });
+    strictEqual((await faultOf(ask(upstream))).kind, "upstream_answer_invalid");
+    await (await server.request(0)).closed;
+  });
+});
+
+Deno.test("an answer that is refused by its head is not read: its connection is closed", async () => {
+  await withUpstream({}, async ({ server, upstream }) => {
+    for (
+      const head of [{ "content-type": "text/html" }, {
+        "content-type": "application/json",
+        "content-length": "9999999",
+      }]
+    ) {
+      const count = server.requests.length;
+      server.plays(async (reply) => {
+        await reply.head(200, head);
+        await reply.closed;
+      });
+      strictEqual((await faultOf(ask(upstream))).kind, "upstream_answer_invalid");
+      await server.requests[count]?.closed;
+      ok(server.requests[count]?.closedByPeer());
+    }
+  });
+});
+
 Deno.test("a caller who leaves closes the upstream's connection: before the head, within the body, and not sent at all", async () => {
   await withUpstream({}, async ({ server, upstream }) => {
-    for (const script of [hangBeforeHead(), hangMidBody('{"text":'), hangMidBody("")]) {
+    for (const script of [hangBeforeHead(), hangMidBody('{"text":'), hangMidBody(""), hangBeforeBody]) {
       server.plays(script);
       const count = server.requests.length;
       const controller = new AbortController();

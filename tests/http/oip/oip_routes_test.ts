@@ -95,8 +95,8 @@ for (
     ],
     [
       "parameters",
-      { inputs: [tensor(["a"])], parameters: { binary_data_output: true } },
-      /\/parameters: is not a known field/,
+      { inputs: [tensor(["a"])], parameters: { sequence_id: 1 } },
+      /\/parameters\/sequence_id: is not a known field/,
     ],
   ] as const
 ) {

@@ -207,7 +207,7 @@ const REFUSED: readonly [object, RegExp][] = [
   [image("data:image/jpeg;base64,iVBORw0KGgo="), /^\/messages\/0\/content\/0\/image_url\/url is no jpeg/],
   [
     image("data:image/png;base64,iVBORw0KGg"),
-    /^\/messages\/0\/content\/0\/image_url\/url has no valid base64/,
+    /^\/messages\/0\/content\/0\/image_url\/url is no valid base64/,
   ],
   [user([{ type: "image_url", image_url: PNG }]), /^\/messages\/0\/content\/0\/image_url /],
   [

@@ -69,9 +69,10 @@ Deno.test("POST /v1/moderations refuses what it does not judge, by its path", as
     "/input is empty",
   ]);
   deepStrictEqual(await refusal({ model: "m1", input: [] }), [
-    "/input has no texts, more than 64, or both texts and parts",
+    "/input has no texts",
   ]);
   deepStrictEqual(await paths({ model: "m1", input: Array(65).fill("x") }), ["/input"]);
+  deepStrictEqual(await refusal({ model: "m1", input: 5 }), ["/input is neither a text nor a list of texts"]);
   deepStrictEqual(await paths({ model: "m1", input: ["x", { type: "text", text: "y" }] }), ["/input"]);
   deepStrictEqual(await paths({ model: "m1", input: ["x", ""] }), ["/input/1"]);
   deepStrictEqual(await refusal({ model: "m1", input: ["x", 1] }), [

@@ -270,9 +270,8 @@ export function stopOf(
   if (word === undefined) return undefined;
   // The API's versions may gain reasons; all of them are an end.
   const finish = FINISH_REASONS.get(word) ?? "stop";
-  return word === "stop_sequence" && typeof sequence === "string"
-    ? { reason: finish, stopSequence: sequence }
-    : { reason: finish };
+  // Some servers name the sequence and call it the end of a turn all the same.
+  return typeof sequence === "string" ? { reason: finish, stopSequence: sequence } : { reason: finish };
 }
 
 /**
