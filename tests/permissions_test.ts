@@ -1,5 +1,12 @@
 // Permissions: the table is true, and the server's set is minimal.
 import { deepStrictEqual, ok } from "node:assert/strict";
+import {
+  answerBytes,
+  answerJson,
+  answerStatus,
+  type Script,
+  startScriptedUpstream,
+} from "./support/scripted_upstream.ts";
 import { startServerUnderTest } from "./support/server_under_test.ts";
 
 const ROOT = `${import.meta.dirname}/..`;
@@ -63,16 +70,30 @@ Deno.test("every task that runs code names its set, never prompts, and takes no 
 Deno.test("the server asks for nothing outside its grants, and for each of its grants", async () => {
   const folder = await Deno.makeTempDir();
   const asksFile = `${folder}/asks.jsonl`;
-  const server = await startServerUnderTest({ environment: { DENO_AUDIT_PERMISSIONS: asksFile } });
+  const upstream = await startScriptedUpstream();
+  upstream.plays((reply, request) => (UPSTREAM_ANSWERS[request.target] ?? answerStatus(404))(reply, request));
+  const server = await startServerUnderTest({
+    environment: { DENO_AUDIT_PERMISSIONS: asksFile },
+    variables: {
+      PORTCULLIS_UPSTREAMS: JSON.stringify([{ name: "behind", kind: "openai", url: `${upstream.url}/v1` }]),
+      PORTCULLIS_UPSTREAM_MODELS: JSON.stringify([{
+        id: "behind",
+        capabilities: ["chat", "completion", "rerank", "moderation", "speech", "transcription", "image"],
+        servedBy: [{ upstream: "behind" }],
+      }]),
+    },
+  });
   await server.whenReady();
   await driveEveryRoute(server.origin, await server.signIn());
   await server.stop();
+  await upstream.close();
   const asks = Deno.readTextFileSync(asksFile).split("\n").filter((line) => line !== "").map((
     line,
   ): { permission: string; value: string | null } => JSON.parse(line));
 
   const grants = [
     { kind: "net", value: `127.0.0.1:${server.port}` },
+    { kind: "net", value: new URL(upstream.url).host },
     { kind: "read", value: server.dataDir },
     { kind: "read", value: "models" },
     { kind: "read", value: "portcullis.json" },
@@ -81,8 +102,8 @@ Deno.test("the server asks for nothing outside its grants, and for each of its g
     { kind: "write", value: server.dataDir },
     { kind: "env", value: "PORTCULLIS_*" },
   ];
-  // The grants under test are the set of deno.json, with this server's own port and folder.
-  const asInSet = grants.map(({ kind, value }) =>
+  // The grants under test are the set of deno.json, with this server's own port and folder, and the upstream's host.
+  const asInSet = grants.filter(({ value }) => value !== new URL(upstream.url).host).map(({ kind, value }) =>
     `${kind} ${value.replace(`:${server.port}`, ":8000").replace(server.dataDir, "data")}`
   );
   deepStrictEqual(
@@ -101,6 +122,10 @@ Deno.test("the server asks for nothing outside its grants, and for each of its g
     // Without a value: the environment is enumerated, or a worker is made with less than its parent has.
     if (ask.value === null) return true;
     if (grant.kind === "env") return ask.value.startsWith("PORTCULLIS_");
+    // A call is asked for by its whole address, a socket by host and port.
+    if (grant.kind === "net" && URL.canParse(ask.value) && ask.value.startsWith("http")) {
+      return new URL(ask.value).host === grant.value;
+    }
     const value = ask.value.startsWith(`${root}/`) ? ask.value.slice(root.length + 1) : ask.value;
     return value === grant.value || (grant.kind !== "net" && value.startsWith(`${grant.value}/`));
   };
@@ -117,14 +142,50 @@ Deno.test("the server asks for nothing outside its grants, and for each of its g
   await Deno.remove(folder, { recursive: true });
 });
 
+const CHAT_ANSWER = answerJson({
+  choices: [{ index: 0, message: { role: "assistant", content: "hello" }, finish_reason: "stop" }],
+});
+
+/** What the upstream answers, by the target that it is asked for. */
+const UPSTREAM_ANSWERS: Readonly<Record<string, Script>> = {
+  "/v1/chat/completions": CHAT_ANSWER,
+  "/v1/completions": answerJson({ choices: [{ index: 0, text: "hello", finish_reason: "stop" }] }),
+  "/v1/rerank": answerJson({ results: [{ index: 0, relevance_score: 0.5 }] }),
+  "/v1/moderations": answerJson({ results: [{ flagged: false, categories: {}, category_scores: {} }] }),
+  "/v1/audio/speech": answerBytes(new Uint8Array([1, 2, 3]), "audio/mpeg"),
+  "/v1/audio/transcriptions": answerJson({ text: "hello" }),
+  "/v1/images/generations": answerJson({ created: 1, data: [{ b64_json: "aGk=" }] }),
+};
+
+const QUESTION = [{ role: "user", content: "hello" }];
+
+/** A body that works, for each route that takes one. */
+const BODIES: Readonly<Record<string, unknown>> = {
+  "/v1/chat/completions": { model: "behind", messages: QUESTION },
+  "/v1/completions": { model: "behind", prompt: "hello" },
+  "/v1/responses": { model: "behind", input: "hello" },
+  "/v1/messages": { model: "behind", max_tokens: 9, messages: QUESTION },
+  "/v1/messages/count_tokens": { model: "behind", messages: QUESTION },
+  "/v1/embeddings": { model: "use-lite", input: ["one", "two"] },
+  "/v1/rerank": { model: "behind", query: "one", documents: ["two"] },
+  "/v1/moderations": { model: "behind", input: "one" },
+  "/v1/audio/speech": { model: "behind", input: "one", voice: "alloy" },
+  "/v1/images/generations": { model: "behind", prompt: "one" },
+  "/v2/models/{id}/infer": { inputs: [{ name: "text", shape: [1], datatype: "BYTES", data: ["one"] }] },
+  "/v1/auth/login": { username: "admin", password: "wrong" },
+};
+
+/** The one route that takes a form. */
+function transcriptionForm(): FormData {
+  const form = new FormData();
+  form.append("model", "behind");
+  form.append("file", new File(["RIFF\0\0\0\0WAVEfmt "], "a.wav", { type: "audio/wav" }));
+  return form;
+}
+
 async function driveEveryRoute(origin: string, token: string): Promise<void> {
   const description = await (await fetch(`${origin}/openapi.json`)).json();
-  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
-  const bodies: Record<string, unknown> = {
-    "/v1/embeddings": { model: "use-lite", input: ["one", "two"] },
-    "/v2/models/{id}/infer": { inputs: [{ name: "text", shape: [1], datatype: "BYTES", data: ["one"] }] },
-    "/v1/auth/login": { username: "admin", password: "wrong" },
-  };
+  const headers = { authorization: `Bearer ${token}` };
   // Sign-out comes last, for the token is over then.
   const paths = Object.entries(description.paths as Record<string, Record<string, unknown>>).sort((
     [one],
@@ -132,11 +193,15 @@ async function driveEveryRoute(origin: string, token: string): Promise<void> {
   ) => Number(one.endsWith("logout")) - Number(two.endsWith("logout")));
   for (const [path, methods] of paths) {
     for (const method of Object.keys(methods)) {
-      const body = bodies[path];
+      const json = BODIES[path];
       const response = await fetch(`${origin}${path.replace("{id}", "use-lite")}`, {
         method: method.toUpperCase(),
-        headers: body === undefined ? { authorization: headers.authorization } : headers,
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        headers: json === undefined ? headers : { ...headers, "content-type": "application/json" },
+        ...(json !== undefined
+          ? { body: JSON.stringify(json) }
+          : path.endsWith("/transcriptions")
+          ? { body: transcriptionForm() }
+          : {}),
       });
       await response.body?.cancel();
       const expected = path === "/v1/auth/login" ? 401 : path === "/v1/auth/logout" ? 204 : 200;

@@ -43,7 +43,7 @@ export interface Engine {
    * @throws Fault `capability_missing` for a task that it cannot do · `fields_invalid` when a text has too many tokens (its
    * `path` is `/texts/INDEX`, or `/texts` for the sum of all) · `overloaded` when the queue is full · `deadline_exceeded` ·
    * `client_left` when the signal aborts · `unavailable` when nothing can take it · for upstreams also `input_refused`,
-   * `context_exceeded`, `upstream_unreachable`, `upstream_failed`, `upstream_answer_invalid`, `upstream_timeout`
+   * `context_length_exceeded`, `upstream_unreachable`, `upstream_failed`, `upstream_answer_invalid`, `upstream_timeout`
    */
   run<T extends WholeTask>(request: WholeRequest<T>, bounds: RunBounds): Promise<WholeAnswer<T>>;
   /**

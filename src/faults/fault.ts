@@ -23,7 +23,7 @@ export type FaultKind =
   | "client_left"
   | "capability_missing"
   | "input_refused"
-  | "context_exceeded"
+  | "context_length_exceeded"
   | "upstream_unreachable"
   | "upstream_failed"
   | "upstream_answer_invalid"

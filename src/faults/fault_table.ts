@@ -139,7 +139,7 @@ export const FAULT_TABLE: Readonly<Record<FaultKind, FaultRow>> = {
     "The engine behind this model refused the input.",
     INVALID,
   ),
-  context_exceeded: row(
+  context_length_exceeded: row(
     400,
     "context-length-exceeded",
     "Input too long for the model",

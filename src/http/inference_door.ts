@@ -24,7 +24,7 @@ export const INFERENCE_FAULTS: readonly FaultKind[] = [
   "model_not_found",
   "capability_missing",
   "input_refused",
-  "context_exceeded",
+  "context_length_exceeded",
   "overloaded",
   "deadline_exceeded",
   "stopping",

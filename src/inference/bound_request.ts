@@ -12,7 +12,7 @@ const CONTEXT_MARGIN = 1.25;
 /**
  * The request as it may run: refused where it asks for too much, and with the cap on its output where it names none.
  *
- * @throws Fault `fields_invalid` with paths of the neutral request · `context_exceeded`
+ * @throws Fault `fields_invalid` with paths of the neutral request · `context_length_exceeded`
  */
 export function boundRequest<Request extends TaskRequest>(
   request: Request,
@@ -106,7 +106,7 @@ function checkContext(request: ChatRequest | CompletionRequest, model: ServedMod
     : Math.max(...request.prompts.map(countTokens));
   if (inputTokens + outputTokens <= max) return;
   throw new Fault(
-    "context_exceeded",
+    "context_length_exceeded",
     `Cannot run ${model.id}: about ${inputTokens} + ${outputTokens} tokens`,
     {
       detail: `About ${inputTokens} tokens of input and ${outputTokens} of output are more than the ` +

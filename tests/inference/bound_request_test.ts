@@ -73,11 +73,14 @@ Deno.test("a conversation far beyond the model's context is refused before any c
     ...CHAT,
     messages: [{ role: "user", parts: [{ type: "text", text: "word ".repeat(words) }] }] as const,
   });
-  strictEqual(refusalOf(saying(2000), DEFAULT_CAPS, { contextTokensMax: 1000 })?.kind, "context_exceeded");
+  strictEqual(
+    refusalOf(saying(2000), DEFAULT_CAPS, { contextTokensMax: 1000 })?.kind,
+    "context_length_exceeded",
+  );
   strictEqual(refusalOf(saying(900), DEFAULT_CAPS, { contextTokensMax: 1000 }), undefined);
   strictEqual(
     refusalOf({ ...saying(10), outputTokensMax: 2000 }, DEFAULT_CAPS, { contextTokensMax: 1000 })?.kind,
-    "context_exceeded",
+    "context_length_exceeded",
   );
 });
 

@@ -141,7 +141,7 @@ Deno.test("a request that is wrong in itself, or whose time is over, is not trie
   for (
     const kind of [
       "input_refused",
-      "context_exceeded",
+      "context_length_exceeded",
       "deadline_exceeded",
       "client_left",
       "stopping",

@@ -52,7 +52,7 @@ export function faultOfErrorAnswer(
   const { status } = answer;
   const reason = `Cannot run on ${upstream}: it answered with status ${status}`;
   if (errorBodyMatters(status) && isAboutContext(answer.body)) {
-    return new UpstreamFault("context_exceeded", reason, "refusal");
+    return new UpstreamFault("context_length_exceeded", reason, "refusal");
   }
   switch (status) {
     case 400:

@@ -34,7 +34,7 @@ export interface Upstream {
    * Makes a call and reads its answer whole.
    *
    * @throws Fault `overloaded` when too many are under way here or there · `unavailable` while it rests · `client_left` and
-   * `stopping` when the signal aborts · `deadline_exceeded` · `input_refused` · `context_exceeded` · `upstream_unreachable` ·
+   * `stopping` when the signal aborts · `deadline_exceeded` · `input_refused` · `context_length_exceeded` · `upstream_unreachable` ·
    * `upstream_failed` · `upstream_answer_invalid` · `upstream_timeout`
    */
   whole<T extends WholeTask>(call: WholeCall<T>, bounds: CallBounds): Promise<WholeAnswer<T>>;

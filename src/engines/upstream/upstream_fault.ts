@@ -40,7 +40,7 @@ export function retryPlace(fault: Fault): "anywhere" | "elsewhere" | "nowhere" {
 export function breakerOutcome(fault: Fault): "success" | "failure" | "neutral" {
   switch (fault.kind) {
     case "input_refused":
-    case "context_exceeded":
+    case "context_length_exceeded":
       return "success";
     case "upstream_failed":
       return fault instanceof UpstreamFault && fault.origin === "refusal" ? "success" : "failure";

@@ -121,7 +121,7 @@ Deno.test("an input that is too long is known by the words of each engine", () =
   ];
   for (const [engine, status, body] of answers) {
     const fault = faultOf(status, body);
-    deepStrictEqual([engine, fault.kind], [engine, "context_exceeded"]);
+    deepStrictEqual([engine, fault.kind], [engine, "context_length_exceeded"]);
     deepStrictEqual([retryPlace(fault), breakerOutcome(fault)], ["nowhere", "success"]);
   }
 });
@@ -131,7 +131,7 @@ Deno.test("words about length mean nothing under a status that does not speak of
     ok(!errorBodyMatters(status));
     ok(
       faultOf(status, { error: { message: "context length", code: "context_length_exceeded" } }).kind !==
-        "context_exceeded",
+        "context_length_exceeded",
     );
   }
 });

@@ -131,7 +131,7 @@ const BROKEN_ANSWERS: readonly [string, FaultKind, Script][] = [
   ["a status 400", "input_refused", answerJson({ error: { message: "secret words" } }, 400)],
   [
     "a context that is too small",
-    "context_exceeded",
+    "context_length_exceeded",
     answerJson({ error: { message: "secret words", code: "context_length_exceeded" } }, 400),
   ],
   ["a status 429", "overloaded", answerBusy(429, "7")],

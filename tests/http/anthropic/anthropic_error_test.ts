@@ -17,7 +17,7 @@ const TYPES: Readonly<Record<string, readonly FaultKind[]>> = {
     "request_invalid",
     "fields_invalid",
     "capability_missing",
-    "context_exceeded",
+    "context_length_exceeded",
     "method_not_allowed",
     "media_type_unsupported",
     "body_timeout",
