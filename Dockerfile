@@ -78,4 +78,5 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
 ENTRYPOINT ["/usr/local/bin/deno", "run", "--no-prompt", "--cached-only", "--frozen", "--no-remote", \
   "--allow-net=0.0.0.0:8000", \
   "--allow-read=/data,models,portcullis.json,src,node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm,/run/secrets/master_key,/run/secrets/signing_key,/run/secrets/admin_password", \
-  "--allow-write=/data", "--allow-env=PORTCULLIS_*", "--ignore-env", "src/main.ts"]
+  "--allow-write=/data", "--allow-env=PORTCULLIS_*,HTTP_PROXY,HTTPS_PROXY,ALL_PROXY,http_proxy,https_proxy,all_proxy", \
+  "--ignore-env", "src/main.ts"]

@@ -203,6 +203,7 @@ async function openParts(
     rateTiers: rateTiers(config),
     standardHeaders: standardHeaders(config.publicUrl, config.corsOrigins),
     bodyBounds: config,
+    bodiesBytesMax: config.bodiesBytesMax,
     allowedHosts: allowedHosts(config),
     trustedProxies: config.trustedProxies.flatMap((text) => {
       const range = parseAddressRange(text);
@@ -299,7 +300,8 @@ function openUpstreams(config: Config, clock: Clock, log: Log): ReadonlyMap<stri
     const settings: UpstreamSettings = {
       ...setting,
       healthPath,
-      key: config.upstreamKeys[setting.name],
+      // An upstream may be called "constructor".
+      key: Object.hasOwn(config.upstreamKeys, setting.name) ? config.upstreamKeys[setting.name] : undefined,
       caCertificates: caFile === undefined ? undefined : readCertificates(caFile),
     };
     return [

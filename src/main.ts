@@ -4,8 +4,8 @@ import { type Config, mistakeLines, upstreamHost } from "./config/config.ts";
 import { readEnvironment } from "./config/environment.ts";
 import { newId } from "./encoding/ids.ts";
 import { Fault, toFault } from "./faults/fault.ts";
-import type { App } from "./http/app.ts";
 import { standardHeaders } from "./http/middleware/standard_headers.ts";
+import { type Listener, type ListenerApp, openListener, type PlainAnswer } from "./listener.ts";
 import { printError, printLine } from "./telemetry/terminal.ts";
 import { systemClock } from "./time/clock.ts";
 
@@ -16,6 +16,8 @@ const EXIT_UNAVAILABLE = 69;
 const SECOND_SIGNAL_MS_MIN = 1000;
 /** The part of the time for stopping that running inferences may use to end by themselves. */
 const FINISHING_SHARE = 0.6;
+/** The part after which connections are waited for no more. */
+const CLOSING_SHARE = 0.8;
 
 /** Set by the first signal: from then on the listener ends by intent. */
 let stopping = false;
@@ -37,7 +39,7 @@ async function main(): Promise<void> {
   let portcullis: Portcullis | undefined;
   try {
     // The socket first: a start that cannot have it must leave nothing behind, no user whose password nobody saw.
-    const server = listen(
+    const server = await listen(
       config,
       (request, peer) => portcullis?.app(request, peer) ?? Promise.resolve(starting(config)),
     );
@@ -53,20 +55,22 @@ async function main(): Promise<void> {
 }
 
 /** For the moment between the socket and the server behind it. */
-function starting(config: Config): Response {
+function starting(config: Config): PlainAnswer {
   const headers = standardHeaders(config.publicUrl, []).forAnswer(newId("req", systemClock.now()), null);
-  return new Response(null, { status: 503, headers: { ...headers, "Retry-After": "1" } });
+  return { status: 503, headers: { ...headers, "Retry-After": "1" }, body: null };
 }
 
-function listen(config: Config, app: App): Deno.HttpServer {
+async function listen(config: Config, app: ListenerApp): Promise<Listener> {
   const { host: hostname, port } = config;
   try {
-    return Deno.serve({
+    return await openListener({
       hostname,
       port,
-      onListen: () => undefined,
-      onError: () => new Response(null, { status: 500 }),
-    }, (request, info) => app(request, info as { remoteAddr: { hostname?: string } }));
+      app,
+      headersTimeoutMs: config.headTimeoutMs,
+      idleTimeoutMs: config.idleTimeoutMs,
+      connectionsMax: config.connectionsMax,
+    });
   } catch (error) {
     if (!(error instanceof Deno.errors.AddrInUse)) throw error;
     throw new Fault(
@@ -96,7 +100,7 @@ function mayReach(host: string): boolean {
  * A process whose listener has died (no file descriptors left, say) answers nobody: it ends, so that whoever runs it
  * starts it again. Nothing acknowledged is lost by that.
  */
-function endWithListener(server: Deno.HttpServer, opened: () => Portcullis | undefined): void {
+function endWithListener(server: Listener, opened: () => Portcullis | undefined): void {
   const end = async (why: string): Promise<void> => {
     if (stopping) return;
     const log = opened()?.log;
@@ -175,7 +179,7 @@ function surviveStrays({ log }: Portcullis): void {
  * SIGTERM and SIGINT: accept no more, let what runs end, record the stop, exit 0. A second signal, or the deadline, exits
  * at once.
  */
-function stopOnSignals(config: Config, server: Deno.HttpServer, opened: () => Portcullis | undefined): void {
+function stopOnSignals(config: Config, server: Listener, opened: () => Portcullis | undefined): void {
   let mayHurry = false;
   const stop = async (signal: string): Promise<void> => {
     stopping = true;
@@ -187,7 +191,11 @@ function stopOnSignals(config: Config, server: Deno.HttpServer, opened: () => Po
     const deadline = setTimeout(() => Deno.exit(1), config.shutdownTimeoutMs);
     // Most of the time is for what runs; what still runs then is ended in order, with an answer and a record.
     const last = setTimeout(() => portcullis.stopInferences(), config.shutdownTimeoutMs * FINISHING_SHARE);
-    await server.shutdown();
+    // Clients that take nothing of their answers must not keep the trail from being closed in order.
+    const given = new Promise<void>((resolve) =>
+      setTimeout(resolve, config.shutdownTimeoutMs * CLOSING_SHARE)
+    );
+    await Promise.race([server.shutdown(), given]);
     clearTimeout(last);
     await portcullis.close(signal);
     clearTimeout(deadline);

@@ -38,7 +38,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "inference",
     "http",
   ],
-  "main.ts": [...GROUND, "config", "assemble.ts", "http"],
+  "listener.ts": GROUND,
+  "main.ts": [...GROUND, "config", "assemble.ts", "http", "listener.ts"],
 };
 
 /** Powers and the only places that have them. A folder stands for all files in it. */
@@ -55,7 +56,7 @@ const POWERS: readonly {
   {
     power: "a listening socket",
     pattern: /\bDeno\.(serve|listen|listenTls)\b|\bcreateServer\b/,
-    homes: ["main.ts"],
+    homes: ["listener.ts"],
   },
   {
     power: "the time",

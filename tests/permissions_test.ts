@@ -1,5 +1,6 @@
 // Permissions: the table is true, and the server's set is minimal.
 import { deepStrictEqual, ok } from "node:assert/strict";
+import { PROXY_VARIABLES } from "../src/config/environment.ts";
 import {
   answerBytes,
   answerJson,
@@ -100,7 +101,7 @@ Deno.test("the server asks for nothing outside its grants, and for each of its g
     { kind: "read", value: "src" },
     { kind: "read", value: "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm" },
     { kind: "write", value: server.dataDir },
-    { kind: "env", value: "PORTCULLIS_*" },
+    ...["PORTCULLIS_*", ...PROXY_VARIABLES].map((value) => ({ kind: "env", value })),
   ];
   // The grants under test are the set of deno.json, with this server's own port and folder, and the upstream's host.
   const asInSet = grants.filter(({ value }) => value !== new URL(upstream.url).host).map(({ kind, value }) =>
@@ -119,9 +120,14 @@ Deno.test("the server asks for nothing outside its grants, and for each of its g
     ask: { permission: string; value: string | null },
   ): boolean => {
     if (grant.kind !== ask.permission) return false;
-    // Without a value: the environment is enumerated, or a worker is made with less than its parent has.
+    if (grant.kind === "env") {
+      // Without a value: the environment is enumerated, for the settings. A single variable is asked for by its name.
+      return grant.value === "PORTCULLIS_*"
+        ? ask.value === null || ask.value.startsWith("PORTCULLIS_")
+        : ask.value === grant.value;
+    }
+    // Without a value: a worker is made with less than its parent has.
     if (ask.value === null) return true;
-    if (grant.kind === "env") return ask.value.startsWith("PORTCULLIS_");
     // A call is asked for by its whole address, a socket by host and port.
     if (grant.kind === "net" && URL.canParse(ask.value) && ask.value.startsWith("http")) {
       return new URL(ask.value).host === grant.value;

@@ -6,7 +6,7 @@ import { isRole, type Role } from "./role.ts";
 export interface RequestCaps {
   /** Tokens of one answer; also what holds when a caller names no number. null: as many as the model gives. */
   readonly outputTokensMax: number | null;
-  /** Answers a prompt (`n`). */
+  /** Answers of a request (`n`, for each prompt). */
   readonly choicesMax: number;
   readonly stopSequencesMax: number;
   readonly imagesMax: number;
@@ -19,7 +19,7 @@ export type RoleCaps = Readonly<Record<Role, RequestCaps>>;
 /** For roles that the settings say nothing of. */
 export const DEFAULT_CAPS: RequestCaps = {
   outputTokensMax: null,
-  choicesMax: 8,
+  choicesMax: 64,
   stopSequencesMax: 16,
   imagesMax: 16,
   toolsMax: 128,

@@ -1,5 +1,6 @@
 // Permission flags: exactly what the server needs under given settings, as Deno's command-line flags.
 import { type Config, hostAndPort, upstreamHost } from "../config/config.ts";
+import { PROXY_VARIABLES } from "../config/environment.ts";
 
 /** Flags that close what Deno leaves open: prompts, downloads, changes of the lock file. */
 const FIXED_FLAGS = ["--no-prompt", "--cached-only", "--frozen", "--no-remote"] as const;
@@ -30,7 +31,7 @@ export function permissionFlags(config: Config, files: readonly string[]): strin
     `--allow-net=${[...new Set(net)].join(",")}`,
     `--allow-read=${[...new Set(read)].join(",")}`,
     `--allow-write=${config.dataDir}`,
-    "--allow-env=PORTCULLIS_*",
+    `--allow-env=${["PORTCULLIS_*", ...PROXY_VARIABLES].join(",")}`,
     "--ignore-env",
   ];
 }

@@ -29,6 +29,8 @@ export interface ConfigSources {
   readonly variables: Readonly<Record<string, string>>;
   /** The parsed portcullis.json, where there is one. */
   readonly file: unknown;
+  /** Names of variables that are set and name a proxy for outgoing calls (HTTP_PROXY); their values may hold passwords. */
+  readonly proxyVariables?: readonly string[];
   /** Cores of the machine. */
   readonly cores: number;
   /** Whether a store exists in a data folder: without one, production needs the first user's password. */
@@ -92,7 +94,12 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     engineWorkers: set.engineWorkers ?? Math.max(1, sources.cores - 1),
     upstreamKeys: keys.values,
   };
-  const compared = [...exposureMistakes(config), ...secretMistakes(config), ...upstreamMistakes(config)];
+  const compared = [
+    ...exposureMistakes(config),
+    ...secretMistakes(config),
+    ...upstreamMistakes(config),
+    ...proxyMistakes(config, sources.proxyVariables ?? []),
+  ];
   if (config.mode === "production") {
     compared.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
   }
@@ -216,6 +223,20 @@ function upstreamMistakes({ upstreams, upstreamModels }: Config): ConfigMistake[
     }
   }
   return mistakes;
+}
+
+/** The runtime gives each call to such a proxy, which reads key and prompt of a plain-http one: that has to be meant. */
+function proxyMistakes(
+  { upstreams, upstreamProxy }: Config,
+  proxyVariables: readonly string[],
+): ConfigMistake[] {
+  if (upstreams.length === 0 || upstreamProxy === "environment") return [];
+  return proxyVariables.map((where) => ({
+    where,
+    what:
+      "names a proxy that calls to upstreams, with their keys and prompts, would go through; unset it, or say that " +
+      `this is meant: ${variableOf("upstreamProxy")}=environment`,
+  }));
 }
 
 /** ASVS V12.2.1: nothing but loopback is listened on in plain HTTP, unless a proxy in front ends TLS. */

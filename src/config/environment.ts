@@ -9,6 +9,16 @@ const CONFIG_DEPTH_MAX = 8;
 const CONFIG_FILE = "portcullis.json";
 const NOT_READABLE_HERE = "outside what the process may read; start with: deno task serve";
 
+/** Variables whose proxies the runtime uses for every `fetch`, even where the process may not read them. */
+export const PROXY_VARIABLES = [
+  "HTTP_PROXY",
+  "HTTPS_PROXY",
+  "ALL_PROXY",
+  "http_proxy",
+  "https_proxy",
+  "all_proxy",
+] as const;
+
 /** The settings, and the files they were read from (for `deno task flags`). */
 export type EnvironmentOutcome =
   | { readonly ok: true; readonly config: Config; readonly files: readonly string[] }
@@ -24,7 +34,19 @@ export function readEnvironment(): EnvironmentOutcome {
   }
   const file = readConfigFile(variables, files, mistakes);
   readSecretFiles(variables, files, mistakes);
-  const parsed = parseConfig({ variables, file, cores: navigator.hardwareConcurrency, storeExists });
+  const parsed = parseConfig({
+    variables,
+    file,
+    cores: navigator.hardwareConcurrency,
+    storeExists,
+    // An empty one names no proxy.
+    proxyVariables: PROXY_VARIABLES.filter((name) => (readVariable(name) ?? "") !== ""),
+  });
+  if (parsed.ok && parsed.config.upstreamProxy === "none" && parsed.config.upstreams.length > 0) {
+    // What cannot be seen may well be set.
+    const hidden = PROXY_VARIABLES.find((name) => !mayRead(name));
+    if (hidden !== undefined) mistakes.push({ where: hidden, what: `is ${NOT_READABLE_HERE}` });
+  }
   // A secret whose file could not be read is not missing as well.
   const told = new Set(mistakes.map(({ where }) => where.replace(/_FILE$/, "")));
   if (!parsed.ok) {
@@ -41,6 +63,14 @@ function environment(): Record<string, string> {
     if (error instanceof Deno.errors.NotCapable) return {};
     throw error;
   }
+}
+
+function mayRead(variable: string): boolean {
+  return Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+}
+
+function readVariable(name: string): string | undefined {
+  return mayRead(name) ? Deno.env.get(name) : undefined;
 }
 
 function readConfigFile(

@@ -76,6 +76,11 @@ export const SETTINGS = {
   upstreams: setting(upstreamList, [], "Servers that run models for this one."),
   upstreamModels: setting(upstreamModelList, [], "Models that those servers serve."),
   roleCaps: setting(roleCapsType, {}, "How much one request of a role may ask for."),
+  upstreamProxy: setting(
+    oneOf("none", "environment"),
+    "none",
+    "Whether calls to upstreams may go through the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names.",
+  ),
   imageHosts: setting(
     listOf(hostName),
     [],
@@ -91,6 +96,12 @@ export const SETTINGS = {
     integer(1024, 4 * 1024 * 1024 * 1024),
     25 * 1024 * 1024,
     "Largest upload of sound to be transcribed, bytes.",
+  ),
+  bodiesBytesMax: setting(
+    integer(1024 * 1024, 64 * 1024 * 1024 * 1024),
+    128 * 1024 * 1024,
+    "Bytes of all request bodies under way, from their announcement to the answer; a quarter of it for one user. " +
+      "One body of the largest size is always let in.",
   ),
   bodyTimeoutMs: setting(
     integer(100, 600_000),
@@ -111,6 +122,21 @@ export const SETTINGS = {
     integer(100, 600_000),
     8000,
     "Time that running requests get when the server stops, milliseconds.",
+  ),
+  headTimeoutMs: setting(
+    integer(100, 600_000),
+    10_000,
+    "Time within which the head of a request must have arrived, milliseconds.",
+  ),
+  idleTimeoutMs: setting(
+    integer(100, 3_600_000),
+    60_000,
+    "How long a connection is kept on which nothing runs, or whose client takes nothing, milliseconds.",
+  ),
+  connectionsMax: setting(
+    integer(1, 1_000_000),
+    10_000,
+    "Connections at once; more are closed as they come.",
   ),
   rateAddressPerMinute: setting(
     integer(1, 1_000_000_000),

@@ -15,7 +15,7 @@ export type StrictJsonReason =
 /** No request and no file of ours has objects of so many members; a text full of them is made to cost. */
 export const STRICT_JSON_MEMBERS_MAX = 1000;
 
-/** Objects and arrays of one text. Each costs some hundred nanoseconds: a few megabytes of `{},` would hold a core for seconds. */
+/** Objects and arrays of one text, where nobody says less. Each costs some hundred nanoseconds: a few megabytes of `{},` would hold a core for seconds. */
 export const STRICT_JSON_CONTAINERS_MAX = 100_000;
 
 const QUOTE = 0x22,
@@ -31,11 +31,14 @@ const QUOTE = 0x22,
  * nesting beyond `depthMax` and members called `__proto__`.
  *
  * @param depthMax how many arrays and objects may stand inside each other
+ * @param containersMax how many of them there may be
  */
-export function parseStrictJson(text: string, depthMax: number): Outcome<JsonValue, StrictJsonReason> {
-  if (text.length > 2 * STRICT_JSON_CONTAINERS_MAX && hasTooManyContainers(text)) {
-    return no("too_many_containers");
-  }
+export function parseStrictJson(
+  text: string,
+  depthMax: number,
+  containersMax = STRICT_JSON_CONTAINERS_MAX,
+): Outcome<JsonValue, StrictJsonReason> {
+  if (hasTooManyContainers(text, containersMax)) return no("too_many_containers");
   let value: JsonValue;
   try {
     value = JSON.parse(text);
@@ -52,13 +55,17 @@ interface Container {
   names: Set<string> | undefined;
 }
 
-/** Counts before anything is made of them. The text may be no JSON at all: what it is then, the parser says. */
-function hasTooManyContainers(text: string): boolean {
+/**
+ * Whether a text has more objects and arrays than this; counted before anything is made of them. The text may be no JSON at all:
+ * what it is then, the parser says.
+ */
+export function hasTooManyContainers(text: string, containersMax: number): boolean {
+  if (text.length <= 2 * containersMax) return false;
   let containers = 0;
   for (let index = 0; index < text.length; index++) {
     const code = text.charCodeAt(index);
     if (code === OPEN_BRACE || code === OPEN_BRACKET) {
-      if (++containers > STRICT_JSON_CONTAINERS_MAX) return true;
+      if (++containers > containersMax) return true;
     } else if (code === QUOTE) {
       index = endOfString(text, index);
       if (index === -1) return false;
@@ -103,7 +110,7 @@ function findMistake(text: string, depthMax: number): StrictJsonReason | undefin
 }
 
 /** Where the string that opens at `start` has its closing quote; -1 where it has none. */
-function endOfString(text: string, start: number): number {
+export function endOfString(text: string, start: number): number {
   let end = text.indexOf('"', start + 1);
   for (;;) {
     if (end === -1) return end;

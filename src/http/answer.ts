@@ -1,4 +1,4 @@
-// Answer: from what a handler returns, or from a Fault, to the Response on the wire.
+// Answer: from what a handler returns, or from a Fault, to what goes out on the wire.
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import type { Fault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
@@ -6,42 +6,26 @@ import type { Answer, BodyStream, Dialect } from "./route.ts";
 
 const JSON_TYPE = "application/json";
 
-/** The Response. Headers of the answer go over the standard ones. */
+/** What goes out. To make a Response of it and read that again would cost as much as all the rest of the transport. */
+export interface WireAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: null | string | Uint8Array<ArrayBuffer> | BodyStream;
+}
+
+/** The answer for the wire. Headers of the answer go over the standard ones. */
 export function buildAnswer(
   answer: Answer,
   standardHeaders: Record<string, string>,
   isHead = false,
-): Response {
+): WireAnswer {
+  const { status, stream, bytes } = answer;
   const headers = answer.headers === undefined ? standardHeaders : { ...standardHeaders, ...answer.headers };
-  if (answer.stream !== undefined) {
-    return new Response(readable(answer.stream), { status: answer.status, headers });
-  }
-  if (answer.bytes !== undefined) {
-    if (isHead) headers["Content-Length"] = String(answer.bytes.length);
-    return new Response(answer.bytes, { status: answer.status, headers });
-  }
-  if (answer.body === undefined) return new Response(null, { status: answer.status, headers });
-  headers["Content-Type"] ??= JSON_TYPE;
-  const text = JSON.stringify(answer.body);
+  if (answer.body !== undefined) headers["Content-Type"] ??= JSON_TYPE;
+  const body = stream ?? bytes ?? (answer.body === undefined ? null : JSON.stringify(answer.body));
   // RFC 9110 §8.6: what HEAD says of the length is what GET would send. The router takes the body off.
-  if (isHead) headers["Content-Length"] = String(encodeUtf8(text).length);
-  return new Response(text, { status: answer.status, headers });
-}
-
-/** Nothing is read before the client takes it: a client that is slow makes the engine wait (back-pressure). */
-function readable(stream: BodyStream): ReadableStream<Uint8Array> {
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        const pieces = await stream.next();
-        if (pieces === undefined) controller.close();
-        else for (const piece of pieces) controller.enqueue(piece);
-      } catch (thrown) {
-        controller.error(thrown);
-      }
-    },
-    cancel: () => stream.cancel(),
-  }, { highWaterMark: 0 });
+  if (isHead && typeof body === "string") headers["Content-Length"] = String(encodeUtf8(body).length);
+  return { status, headers, body };
 }
 
 /** A Fault in the words of a dialect, with the headers that its status demands. */

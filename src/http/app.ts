@@ -21,17 +21,14 @@ import { type AccountParts, accountRoutes } from "./account/account_routes.ts";
 import { anthropicDialect } from "./anthropic/anthropic_error.ts";
 import { anthropicRoutes } from "./anthropic/anthropic_routes.ts";
 import type { AnthropicParts } from "./anthropic/messages_route.ts";
-import { buildAnswer, faultAnswer } from "./answer.ts";
+import { buildAnswer, faultAnswer, type WireAnswer } from "./answer.ts";
 import { type Exchange, principalOf } from "./exchange.ts";
+import { type BodyBudget, openBodyBudget } from "./middleware/body_budget.ts";
+import type { BodyBounds } from "./middleware/body_pieces.ts";
 import { clientAddress } from "./middleware/client_address.ts";
 import { parseFields } from "./middleware/parse_fields.ts";
 import { type RateTiers, takeRates } from "./middleware/rate_tiers.ts";
-import {
-  type BodyBounds,
-  readJsonBody,
-  requireJsonAnnounced,
-  requireNoBody,
-} from "./middleware/read_body.ts";
+import { readJsonBody, requireJsonAnnounced, requireNoBody } from "./middleware/read_body.ts";
 import { requireSafeTarget } from "./middleware/request_target.ts";
 import type { StandardHeaders } from "./middleware/standard_headers.ts";
 import { oipDialect } from "./oip/oip_error.ts";
@@ -57,10 +54,17 @@ export interface GateParts {
   readonly rateTiers: RateTiers;
   readonly standardHeaders: StandardHeaders;
   readonly bodyBounds: BodyBounds;
+  /** Of all bodies under way together. */
+  readonly bodiesBytesMax: number;
   readonly allowedHosts: ReadonlySet<string>;
   readonly trustedProxies: readonly AddressRange[];
   /** How an address stands in the audit trail. */
   readonly labelAddress: (address: string) => string;
+}
+
+/** The gate in use: its parts, and what it keeps count of. */
+interface Gate extends GateParts {
+  readonly bodyBudget: BodyBudget;
 }
 
 /** The transport's word on where a request comes from. */
@@ -69,7 +73,7 @@ export interface Peer {
 }
 
 /** Answers one request. Never throws, never rejects. */
-export type App = (request: Request, peer: Peer) => Promise<Response>;
+export type App = (request: Request, peer: Peer) => Promise<WireAnswer>;
 
 /** Every route of the server, each with its policy. */
 export function routeTable(parts: AppParts): readonly AnyRoute[] {
@@ -91,10 +95,14 @@ export function routeTable(parts: AppParts): readonly AnyRoute[] {
 export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
   const { clock, log, allowedHosts, standardHeaders } = parts;
   const router = new OpenAPIHono<{ Bindings: Peer }>({ strict: true });
-  const serve = (route: AnyRoute, context: Context<{ Bindings: Peer }>): Promise<Response> =>
-    pass(parts, route, context.req.raw, context.env, context.req.param());
-
   checkRouteTable(routes);
+  const gate: Gate = { ...parts, bodyBudget: bodyBudgetOf(parts, routes) };
+  // The router hands on whatever a handler returns; only for HEAD it makes a Response of it.
+  const serve = (route: AnyRoute, context: Context<{ Bindings: Peer }>): Promise<Response> =>
+    pass(gate, route, context.req.raw, context.env, context.req.param()) as Promise<unknown> as Promise<
+      Response
+    >;
+
   // What is thrown outside a route's own net reaches the last one below.
   router.onError((thrown) => {
     throw thrown;
@@ -115,7 +123,8 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
     try {
       // 1. Host, target and method, before anything reads the URL.
       requireSafeTarget(request, allowedHosts);
-      return await router.fetch(request, peer);
+      const answer: Response | WireAnswer = await router.fetch(request, peer);
+      return answer instanceof Response ? withoutBody(answer) : answer;
     } catch (thrown) {
       const fault = toFault(thrown);
       const id = newId("req", clock.now());
@@ -135,14 +144,19 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
   };
 }
 
+/** The answer to HEAD. */
+function withoutBody({ status, headers }: Response): WireAnswer {
+  return { status, headers: Object.fromEntries(headers), body: null };
+}
+
 /** One request through the gate, in the gate's order. */
 async function pass(
-  parts: GateParts,
+  parts: Gate,
   route: AnyRoute,
   request: Request,
   peer: Peer,
   parameters: Readonly<Record<string, string>>,
-): Promise<Response> {
+): Promise<WireAnswer> {
   const { clock } = parts;
   const receivedMs = clock.monotonic();
   // 2. An id of ours and the headers of every answer, errors included.
@@ -191,7 +205,7 @@ function addressOf(request: Request, peer: Peer, { trustedProxies }: GateParts):
 }
 
 /** Steps 4 to 8; each throws a Fault to refuse. */
-async function walk(parts: GateParts, route: AnyRoute, exchange: Exchange): Promise<Answer> {
+async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<Answer> {
   const { request, answerHeaders } = exchange;
   const { rateCells, rateTiers } = parts;
   // 4. Rates by address, before anything costs.
@@ -204,26 +218,56 @@ async function walk(parts: GateParts, route: AnyRoute, exchange: Exchange): Prom
   if (route.policy.kind === "nothing") return await route.handle(exchange, undefined as never);
   // 5. Query and body by what is announced: media type, encoding, length. Nothing is read yet.
   requireNoQuery(request);
-  const bounds = route.bodyBytesMax === undefined
-    ? parts.bodyBounds
-    : { ...parts.bodyBounds, bodyBytesMax: route.bodyBytesMax };
+  const bounds = boundsOf(route, parts);
   if (route.bodyForm !== undefined) route.bodyForm.requireAnnounced(request, bounds);
   else if (route.body !== undefined) requireJsonAnnounced(request, bounds);
   else requireNoBody(request);
+  let caller = exchange.clientNetwork;
   if (route.policy.kind === "action") {
     // 6. Who. 7. May.
-    const principal = await requirePrincipal(parts, exchange, route.dialect);
-    await takeRates(rateCells, [rateTiers.user], principal, answerHeaders);
+    caller = await requirePrincipal(parts, exchange, route.dialect);
+    await takeRates(rateCells, [rateTiers.user], caller, answerHeaders);
     requireAction(exchange, route.policy.action);
   }
-  // 5, the costly part: bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
-  const body = route.bodyForm !== undefined
-    ? await route.bodyForm.read(request, bounds)
-    : route.body !== undefined
-    ? parseFields(route.body, await readJsonBody(request, bounds))
-    : undefined;
-  // 8. The handler records what it does, before it does it.
-  return await route.handle(exchange, body as never);
+  // 5, the costly part: room for the bytes, the bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
+  const bytes = heldBytesOf(route, announcedBytes(request, bounds));
+  parts.bodyBudget.take(caller, bytes);
+  try {
+    const body = route.bodyForm !== undefined
+      ? await route.bodyForm.read(request, bounds, caller)
+      : route.body !== undefined
+      ? parseFields(route.body, await readJsonBody(request, bounds))
+      : undefined;
+    // 8. The handler records what it does, before it does it.
+    return await route.handle(exchange, body as never);
+  } finally {
+    parts.bodyBudget.giveBack(caller, bytes);
+  }
+}
+
+function boundsOf(route: AnyRoute, { bodyBounds }: GateParts): BodyBounds {
+  return route.bodyBytesMax === undefined ? bodyBounds : { ...bodyBounds, bodyBytesMax: route.bodyBytesMax };
+}
+
+/** How large the body is, or may be where it does not say. */
+function announcedBytes({ headers }: Request, { bodyBytesMax }: BodyBounds): number {
+  const bytes = Number(headers.get("content-length") ?? bodyBytesMax);
+  return bytes >= 0 ? bytes : bodyBytesMax;
+}
+
+/** How much of a body of so many bytes the route holds. */
+function heldBytesOf({ body, bodyForm }: AnyRoute, bodyBytes: number): number {
+  return body === undefined && bodyForm === undefined
+    ? 0
+    : Math.min(bodyBytes, bodyForm?.heldBytesMax ?? bodyBytes);
+}
+
+function bodyBudgetOf(parts: GateParts, routes: readonly AnyRoute[]): BodyBudget {
+  const largestBytes = Math.max(
+    0,
+    ...routes.map((route) => heldBytesOf(route, boundsOf(route, parts).bodyBytesMax)),
+  );
+  return openBodyBudget({ bodiesBytesMax: parts.bodiesBytesMax, largestBytes });
 }
 
 async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: Dialect): Promise<string> {

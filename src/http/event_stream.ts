@@ -43,7 +43,7 @@ export function eventStreamAnswer<Item>(stream: AnswerStream<Item>, writer: Even
     } catch (thrown) {
       ended = true;
       brokenBy = toFault(thrown);
-      stream.cancel();
+      stream.cancel(brokenBy);
       return writer.fault(brokenBy);
     }
   };

@@ -6,7 +6,7 @@ import type { FaultRow } from "../faults/fault_table.ts";
 import type { JsonValue } from "../encoding/canonical_json.ts";
 import type { AnswerStream } from "../engines/answer_stream.ts";
 import type { Exchange } from "./exchange.ts";
-import type { BodyBounds } from "./middleware/read_body.ts";
+import type { BodyBounds } from "./middleware/body_pieces.ts";
 
 /** Who may call a route. There is no default: a route without a policy does not compile, and the server does not start. */
 export type Policy =
@@ -55,8 +55,17 @@ export interface BodyForm<Body> {
   readonly schema: z.ZodType;
   /** Refuses a body by what its headers say of it: media type, encoding, length. Nothing is read yet. */
   requireAnnounced(request: Request, bounds: BodyBounds): void;
-  /** Reads it, strictly and within bounds. */
-  read(request: Request, bounds: BodyBounds): Promise<Body>;
+  /**
+   * Where the body is passed on as it comes: how much of it is held in any case, and counts as a body under way. What the form
+   * holds beyond that it has to bound by itself. Absent: all of it is held.
+   */
+  readonly heldBytesMax?: number;
+  /**
+   * Reads it, strictly and within bounds.
+   *
+   * @param caller who sends it, in so far as callers share memory
+   */
+  read(request: Request, bounds: BodyBounds, caller: string): Promise<Body>;
 }
 
 /** What the API description says of one answer. */

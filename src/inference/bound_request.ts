@@ -81,7 +81,8 @@ function boundSampling<Request extends ChatRequest | CompletionRequest>(
   model: ServedModel,
   caps: RequestCaps,
 ): Request {
-  atMost("/choices", request.choices, caps.choicesMax, "answers a prompt");
+  const answers = request.choices * (request.task === "completion" ? request.prompts.length : 1);
+  atMost("/choices", answers, caps.choicesMax, "answers");
   atMost("/stop", request.stop.length, caps.stopSequencesMax, "stop sequences");
   const outputMax = smallest(caps.outputTokensMax, model.limits.outputTokensMax);
   if (outputMax !== null && request.outputTokensMax !== undefined && request.outputTokensMax > outputMax) {

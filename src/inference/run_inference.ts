@@ -2,7 +2,7 @@
 import type { RequestCaps } from "../access/request_caps.ts";
 import type { RequestRecord } from "../audit/request_record.ts";
 import type { AnswerStream } from "../engines/answer_stream.ts";
-import type { Engine, RunBounds, RunTrace } from "../engines/engine.ts";
+import { abortedBy, type Engine, type RunBounds, type RunTrace } from "../engines/engine.ts";
 import type { EngineTable } from "../engines/engine_table.ts";
 import type {
   StreamItem,
@@ -166,6 +166,7 @@ class Run<Request extends TaskRequest> {
   readonly #onClientLeft = (): void => this.#controller.abort();
   #release: (() => void) | undefined;
   #finishing: Promise<void> | undefined;
+  #deadlineTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     parts: InferenceParts,
@@ -264,7 +265,23 @@ class Run<Request extends TaskRequest> {
   /** A stream that counts what passes and records the outcome before it says that it ended, however it ends. */
   overseen<Item>(source: AnswerStream<Item>, settlement: Settlement): InferenceStream<Item> {
     const { servedBy } = this.trace;
+    const { signal } = this.#controller;
     let owedSent = false;
+    const end = (reason: Fault): void => {
+      source.cancel(reason);
+      // Nobody waits for this record any more; the trail itself refuses the next request if it could not be kept.
+      this.#finish(FAULT_TABLE[reason.kind].code, settlement).catch((thrown) =>
+        this.#parts.log.write("error", "inference.outcome_not_recorded", { reason: toFault(thrown).message })
+      );
+    };
+    // A client that takes nothing pulls nothing: its time ends all the same, and so does the server's.
+    const onAbort = (): void => end(abortedBy(signal));
+    if (signal.aborted) onAbort();
+    else signal.addEventListener("abort", onAbort, { once: true });
+    this.#deadlineTimer = setTimeout(
+      () => this.#controller.abort(new Fault("deadline_exceeded", "Cannot go on: the deadline has passed")),
+      Math.max(0, this.#context.deadlineMs - this.#parts.clock.monotonic()),
+    );
     return {
       model: this.model,
       servedBy,
@@ -272,6 +289,8 @@ class Run<Request extends TaskRequest> {
       next: async () => {
         // What is owed came last; the source is over by then.
         const items = owedSent ? undefined : await this.settledOnFault(settlement, () => source.next());
+        // What was ended early must not look like a good end.
+        if (signal.aborted) throw abortedBy(signal);
         if (items !== undefined) {
           settlement.sent(items);
           return items;
@@ -282,15 +301,7 @@ class Run<Request extends TaskRequest> {
         await this.#finish("completed", settlement);
         return undefined;
       },
-      cancel: () => {
-        source.cancel();
-        // Nobody waits for this record any more; the trail itself refuses the next request if it could not be kept.
-        this.#finish(FAULT_TABLE.client_left.code, settlement).catch((thrown) =>
-          this.#parts.log.write("error", "inference.outcome_not_recorded", {
-            reason: toFault(thrown).message,
-          })
-        );
-      },
+      cancel: (reason) => end(reason ?? new Fault("client_left", "Cannot go on: the client left")),
     };
   }
 
@@ -301,6 +312,7 @@ class Run<Request extends TaskRequest> {
   }
 
   async #recordFinished(outcome: string, settlement: Settlement): Promise<void> {
+    clearTimeout(this.#deadlineTimer);
     this.giveBack();
     const usage = settlement.usage(outcome === "completed");
     await this.#context.record.inferenceFinished({

@@ -66,14 +66,19 @@ Deno.test("without any setting the configuration is the documented one: loopback
     upstreams: [],
     upstreamModels: [],
     roleCaps: {},
+    upstreamProxy: "none",
     imageHosts: [],
     bodyBytesMax: 1_048_576,
     mediaBodyBytesMax: 16_777_216,
     uploadBytesMax: 26_214_400,
+    bodiesBytesMax: 134_217_728,
     bodyTimeoutMs: 10_000,
     requestTimeoutMs: 30_000,
     generationTimeoutMs: 600_000,
     shutdownTimeoutMs: 8000,
+    headTimeoutMs: 10_000,
+    idleTimeoutMs: 60_000,
+    connectionsMax: 10_000,
     rateAddressPerMinute: 100,
     rateSignInPerMinute: 10,
     rateUserPerMinute: 500,
@@ -113,14 +118,19 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   upstreams: [JSON.stringify([UPSTREAM]), [UPSTREAM]],
   upstreamModels: ["[]", []],
   roleCaps: ['{"user":{"imagesMax":1}}', { user: { imagesMax: 1 } }],
+  upstreamProxy: ["environment", "environment"],
   imageHosts: ["images.example.com", ["images.example.com"]],
   bodyBytesMax: ["2048", 2048],
   mediaBodyBytesMax: ["2049", 2049],
   uploadBytesMax: ["2050", 2050],
+  bodiesBytesMax: ["1048577", 1_048_577],
   bodyTimeoutMs: ["101", 101],
   requestTimeoutMs: ["102", 102],
   generationTimeoutMs: ["104", 104],
   shutdownTimeoutMs: ["103", 103],
+  headTimeoutMs: ["105", 105],
+  idleTimeoutMs: ["106", 106],
+  connectionsMax: ["9", 9],
   rateAddressPerMinute: ["1", 1],
   rateSignInPerMinute: ["2", 2],
   requestsAtOncePerUser: ["7", 7],
@@ -341,6 +351,21 @@ Deno.test("ASVS V12.2.1: a host that other machines reach is refused unless a pr
   for (const host of ["127.0.0.1", "127.8.9.10", "::1", "localhost"]) {
     strictEqual(configOf({ PORTCULLIS_HOST: host }).host, host);
   }
+});
+
+Deno.test("a proxy that the environment names is a mistake where upstreams are set and nothing says that it is meant", () => {
+  const variables = { PORTCULLIS_UPSTREAMS: JSON.stringify([UPSTREAM]) };
+  const placesWith = (proxyVariables: readonly string[], variables: Record<string, string>) => {
+    const outcome = parseConfig({ ...sources(variables), proxyVariables });
+    return outcome.ok ? [] : placesOf(outcome.mistakes);
+  };
+  deepStrictEqual(placesWith(["all_proxy", "HTTP_PROXY"], variables), ["HTTP_PROXY", "all_proxy"]);
+  deepStrictEqual(placesWith(["HTTP_PROXY"], { ...variables, PORTCULLIS_UPSTREAM_PROXY: "none" }), [
+    "HTTP_PROXY",
+  ]);
+  deepStrictEqual(placesWith([], variables), []);
+  deepStrictEqual(placesWith(["HTTP_PROXY"], {}), []);
+  deepStrictEqual(placesWith(["HTTP_PROXY"], { ...variables, PORTCULLIS_UPSTREAM_PROXY: "environment" }), []);
 });
 
 Deno.test("ASVS V6.3.2: production starts with all its secrets and refuses to start without, naming all that is missing", () => {

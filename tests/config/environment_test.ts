@@ -1,10 +1,12 @@
 // Tests of the environment: what a process reads from its variables, its settings file and its secret files.
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { join } from "node:path";
 import { generateSigningKey } from "../../src/identity/signing_keys.ts";
-import type { EnvironmentOutcome } from "../../src/config/environment.ts";
+import { type EnvironmentOutcome, PROXY_VARIABLES } from "../../src/config/environment.ts";
 
 const PRINT = join(import.meta.dirname ?? "", "fixtures/print_environment.ts");
+/** Not those of the machine that runs the tests: what is empty counts as not set. */
+const NO_PROXIES = Object.fromEntries(PROXY_VARIABLES.map((name) => [name, ""]));
 const MASTER_KEY = "3q2-7wAdZfN4XbYh0kQmRsTuVgWc1iLjE5oPlC8y9zA";
 
 /** Reads the environment in a process of its own, started in a folder that holds `files`. */
@@ -21,7 +23,7 @@ async function read(
     const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-prompt", "--cached-only", "--no-check", ...permissions, PRINT],
       cwd: folder,
-      env: { NO_COLOR: "1", ...variables },
+      env: { NO_COLOR: "1", ...NO_PROXIES, ...variables },
     }).output();
     const text = new TextDecoder().decode(stdout);
     ok(success, new TextDecoder().decode(stderr));
@@ -146,4 +148,48 @@ Deno.test("production asks for the first password only where its data folder has
   const [without, present] = await Promise.all([read(variables), read(variables, { "portcullis.db": "" })]);
   deepStrictEqual(Object.keys(mistakesOf(without)), ["PORTCULLIS_ADMIN_PASSWORD"]);
   strictEqual(present.outcome.ok, true);
+});
+
+const UPSTREAMS = '[{"name":"gpu","kind":"openai","url":"http://127.0.0.1:9/v1"}]';
+const PROXY = "http://user:proxy-password-9f3a@proxy.example:3128";
+
+Deno.test("each variable that names a proxy is a mistake where upstreams are set: it names both ways out and repeats no value", async () => {
+  deepStrictEqual(
+    [...PROXY_VARIABLES].sort(),
+    ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy", "https_proxy"],
+  );
+  await Promise.all(PROXY_VARIABLES.map(async (name) => {
+    const result = await read({ PORTCULLIS_UPSTREAMS: UPSTREAMS, [name]: PROXY });
+    const mistakes = mistakesOf(result);
+    deepStrictEqual(Object.keys(mistakes), [name]);
+    match(mistakes[name] ?? "", /unset it.*PORTCULLIS_UPSTREAM_PROXY=environment/);
+    for (const part of ["proxy.example", "proxy-password-9f3a"]) ok(!result.text.includes(part), result.text);
+  }));
+});
+
+Deno.test("variables that name a proxy are no mistake without upstreams, empty, or where the settings say that they are meant", async () => {
+  const upstreams = { PORTCULLIS_UPSTREAMS: UPSTREAMS };
+  const outcomes = await Promise.all([
+    read({ HTTP_PROXY: PROXY, https_proxy: PROXY }),
+    read(upstreams),
+    read({ ...upstreams, HTTP_PROXY: PROXY, PORTCULLIS_UPSTREAM_PROXY: "environment" }),
+    read({ ...upstreams, ALL_PROXY: PROXY }, { "portcullis.json": '{"upstreamProxy":"environment"}' }),
+  ]);
+  for (const outcome of outcomes) {
+    deepStrictEqual(mistakesOf(outcome), {});
+    ok(!outcome.text.includes("proxy-password-9f3a"));
+  }
+});
+
+Deno.test("a process that may not read the variables of proxies takes no upstreams, unless proxies are meant", async () => {
+  const blind = ["--allow-read", "--allow-env=PORTCULLIS_*", "--ignore-env"];
+  const upstreams = { PORTCULLIS_UPSTREAMS: UPSTREAMS, HTTP_PROXY: PROXY };
+  const [closed, meant, without] = await Promise.all([
+    read(upstreams, {}, blind),
+    read({ ...upstreams, PORTCULLIS_UPSTREAM_PROXY: "environment" }, {}, blind),
+    read({ HTTP_PROXY: PROXY }, {}, blind),
+  ]);
+  deepStrictEqual(Object.keys(mistakesOf(closed)), ["HTTP_PROXY"]);
+  match(mistakesOf(closed).HTTP_PROXY ?? "", /outside what the process may read.*deno task serve/);
+  deepStrictEqual([mistakesOf(meant), mistakesOf(without)], [{}, {}]);
 });

@@ -45,7 +45,7 @@ Deno.test("upstreams can come from variables as JSON text", () => {
     PORTCULLIS_UPSTREAM_OLLAMA_KEY: "sk-0123456789",
   });
   ok(outcome.ok, JSON.stringify(outcome));
-  deepStrictEqual(outcome.config.upstreamKeys, { ollama: "sk-0123456789" });
+  deepStrictEqual({ ...outcome.config.upstreamKeys }, { ollama: "sk-0123456789" });
 });
 
 Deno.test("a base address cannot hold a user, a query or a fragment, and loses the slash at its end", () => {
@@ -153,12 +153,16 @@ Deno.test("an unknown field anywhere is a mistake with its place", () => {
 Deno.test("a secret of an upstream is read from its variable only, is checked, and is never repeated", () => {
   const named = { upstreams: [{ ...OLLAMA, name: "big-gpu" }] };
   const good = parse(named, { PORTCULLIS_UPSTREAM_BIG_GPU_KEY: "sk-secret" });
-  deepStrictEqual(good.ok && good.config.upstreamKeys, { "big-gpu": "sk-secret" });
+  deepStrictEqual({ ...good.ok && good.config.upstreamKeys }, { "big-gpu": "sk-secret" });
   for (const wrong of ["", "two words", "line\nend", "ä", "x".repeat(4097)]) {
     const mistakes = mistakesOf(named, { PORTCULLIS_UPSTREAM_BIG_GPU_KEY: wrong });
     deepStrictEqual(mistakes.map(({ where }) => where), ["PORTCULLIS_UPSTREAM_BIG_GPU_KEY"]);
     ok(wrong === "" || !JSON.stringify(mistakes).includes(wrong.slice(0, 8)));
   }
+  // A name that every object knows has no secret all the same.
+  const inherited = parse({ upstreams: [{ ...OLLAMA, name: "constructor" }] });
+  ok(inherited.ok);
+  strictEqual(Object.hasOwn(inherited.config.upstreamKeys, "constructor"), false);
   // Of an upstream that there is not, the variable is a mistake and not silently dead.
   deepStrictEqual(mistakesOf({}, { PORTCULLIS_UPSTREAM_OTHER_KEY: "x" }).map(({ where }) => where), [
     "PORTCULLIS_UPSTREAM_OTHER_KEY",

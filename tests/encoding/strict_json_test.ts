@@ -214,6 +214,8 @@ Deno.test("OWASP API4: a text of more objects and arrays than any request needs 
   strictEqual(reasonOf(list(STRICT_JSON_CONTAINERS_MAX - 1, "{}")), "accepted");
   strictEqual(reasonOf(list(STRICT_JSON_CONTAINERS_MAX, "{}")), "too_many_containers");
   strictEqual(reasonOf(list(STRICT_JSON_CONTAINERS_MAX, "[]")), "too_many_containers");
+  strictEqual(parseStrictJson(list(19, "{}"), 10, 20).ok, true);
+  deepStrictEqual(parseStrictJson(list(20, "{}"), 10, 20), { ok: false, reason: "too_many_containers" });
   // In strings they count for nothing, and plain values may be many more.
   strictEqual(reasonOf(JSON.stringify("{[".repeat(STRICT_JSON_CONTAINERS_MAX))), "accepted");
   strictEqual(reasonOf(list(5 * STRICT_JSON_CONTAINERS_MAX, "1")), "accepted");

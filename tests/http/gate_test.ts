@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { Fault } from "../../src/faults/fault.ts";
 import { createApp } from "../../src/http/app.ts";
 import { clientAddress } from "../../src/http/middleware/client_address.ts";
-import { readJsonBody } from "../../src/http/middleware/read_body.ts";
+import { BODY_CONTAINERS_MAX, readJsonBody } from "../../src/http/middleware/read_body.ts";
 import type { AnyRoute } from "../../src/http/route.ts";
 import { formatAddress, parseAddressRange } from "../../src/encoding/ip_address.ts";
 import {
@@ -264,6 +264,16 @@ Deno.test("readJsonBody() puts a body together from pieces of any size (property
       },
     ),
   );
+});
+
+Deno.test("OWASP API4: readJsonBody() refuses a body of more objects and arrays than a conversation needs", async () => {
+  const read = (items: number) =>
+    readJsonBody(
+      new Request("http://x/", { method: "POST", body: `[${Array(items).fill("{}").join(",")}]` }),
+      { bodyBytesMax: 100_000, bodyTimeoutMs: 5000 },
+    );
+  strictEqual((await read(BODY_CONTAINERS_MAX - 1) as unknown[]).length, 19_999);
+  strictEqual(await kindOfRefusal(read(BODY_CONTAINERS_MAX)), "request_invalid");
 });
 
 Deno.test("readJsonBody() stops at the limit where no length was announced", async () => {

@@ -96,7 +96,7 @@ Deno.test("texts of every task are counted and measured", () => {
   deepStrictEqual(placesOf({ task: "speech", text: long, voice: "a", format: "mp3" }), ["/text"]);
   const prompts = { task: "completion", stop: [], choices: 1, extra: {} } as const;
   deepStrictEqual(placesOf({ ...prompts, prompts: ["a", long] }), ["/prompts/1"]);
-  deepStrictEqual(placesOf({ ...prompts, prompts: ["a"], choices: 3 }), ["/choices"]);
+  deepStrictEqual(placesOf({ ...prompts, prompts: ["a", "b"], choices: 2 }), ["/choices"]);
 });
 
 Deno.test("of several roles the most generous cap holds, each for itself; no role has none of anything", () => {

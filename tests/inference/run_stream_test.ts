@@ -108,7 +108,7 @@ Deno.test("stop() aborts what is under way with the fault of a server that stops
   act.stop();
   ok(signal?.aborted && isFault("stopping")(signal.reason));
   waits.resolve(undefined);
-  while (await stream.next() !== undefined);
+  await rejects(stream.next(), isFault("stopping"));
 });
 
 Deno.test("another model of the same capability stands in where the first fails before anything was sent, and it is on record first", async () => {
@@ -223,4 +223,32 @@ Deno.test("property: however a stream goes, it leaves one start and one outcome,
     ),
     { numRuns: 50 },
   );
+});
+
+Deno.test("a stream that nobody reads ends by its deadline and by stop(): recorded, its place given back, and no good end after it", async () => {
+  for (const kind of ["deadline_exceeded", "stopping"] as const) {
+    const { act, engine, context, records } = openGateway([servedModel({ id: "a" })]);
+    engine("a").batches = [[TEXT("one")], [TEXT("two")]];
+    const stream = await act.stream<"chat">(
+      "a",
+      CHAT,
+      context({ deadlineMs: kind === "stopping" ? 30_000 : 5 }),
+    );
+    if (kind === "stopping") act.stop();
+    while (records().length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    const { outcome, outputTokens } = finished(records());
+    deepStrictEqual([outcome, outputTokens, engine("a").cancelled], [kind.replace("_", "-"), 0, 1]);
+    await rejects(stream.next(), isFault(kind));
+    await rejects(stream.next(), isFault(kind));
+    strictEqual(records().length, 2);
+  }
+});
+
+Deno.test("what ends a stream from outside is on record by its own name", async () => {
+  const { act, engine, context, records } = openGateway([servedModel({ id: "a" })]);
+  engine("a").batches = [[TEXT("one")]];
+  const stream = await act.stream<"chat">("a", CHAT, context());
+  stream.cancel(new Fault("upstream_answer_invalid", "it cannot be written"));
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  strictEqual(finished(records()).outcome, "upstream-answer-invalid");
 });

@@ -15,6 +15,7 @@ import type {
   WholeTask,
 } from "../../src/engines/task.ts";
 import { createEngineTable } from "../../src/engines/engine_table.ts";
+import type { WireAnswer } from "../../src/http/answer.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { systemClock } from "../../src/time/clock.ts";
 
@@ -207,9 +208,8 @@ export async function openAppUnderTest(
   const call: AppUnderTest["call"] = async (path, { from = "192.0.2.1", ...init } = {}) => {
     const headers = new Headers(init.headers);
     if (!headers.has("host")) headers.set("host", "127.0.0.1:8000");
-    return await portcullis.app(new Request(`${ORIGIN}${path}`, { ...init, headers }), {
-      remoteAddr: { hostname: from },
-    });
+    const request = new Request(`${ORIGIN}${path}`, { ...init, headers });
+    return responseOf(await portcullis.app(request, { remoteAddr: { hostname: from } }));
   };
   return {
     portcullis,
@@ -235,6 +235,26 @@ export async function openAppUnderTest(
       await Deno.remove(folder, { recursive: true });
     },
   };
+}
+
+/** What a client would have of an answer. Nothing is read before the client takes it, as the listener has it. */
+export function responseOf({ status, headers, body }: WireAnswer): Response {
+  if (body === null || typeof body === "string" || body instanceof Uint8Array) {
+    return new Response(body, { status, headers });
+  }
+  const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    async pull(controller) {
+      try {
+        const pieces = await body.next();
+        if (pieces === undefined) controller.close();
+        else for (const piece of pieces) controller.enqueue(piece as Uint8Array<ArrayBuffer>);
+      } catch (thrown) {
+        controller.error(thrown);
+      }
+    },
+    cancel: () => body.cancel(),
+  }, { highWaterMark: 0 });
+  return new Response(stream, { status, headers });
 }
 
 /** The options of a POST with a JSON body. */

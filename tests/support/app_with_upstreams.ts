@@ -54,7 +54,9 @@ export async function recordsOf(
   const id = response.headers.get("x-request-id");
   for (let tries = 0; tries < 400; tries++) {
     const records = app.auditEvents().filter(({ request }) => request === id);
-    if (records.some(({ type }) => type === "inference.finished" || type === "request.refused")) return records;
+    if (records.some(({ type }) => type === "inference.finished" || type === "request.refused")) {
+      return records;
+    }
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
   throw new Error(`no outcome of ${id} is on record`);

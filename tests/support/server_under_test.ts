@@ -1,6 +1,7 @@
 // The server under test: src/main.ts in a process of its own, with exactly the flags that its settings need.
 import { permissionFlags } from "../../src/cli/permission_flags.ts";
 import { parseConfig } from "../../src/config/config.ts";
+import { PROXY_VARIABLES } from "../../src/config/environment.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
 export const ADMIN_PASSWORD = "correct horse battery staple";
@@ -47,7 +48,7 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
   const process = new Deno.Command(Deno.execPath(), {
     args: ["run", ...flagsFor(variables), "src/main.ts"],
     cwd: ROOT,
-    env: { ...Deno.env.toObject(), ...variables, ...options.environment, NO_COLOR: "1" },
+    env: { ...environmentOfServers(), ...variables, ...options.environment, NO_COLOR: "1" },
     clearEnv: true,
     stdin: "null",
     stdout: "piped",
@@ -95,6 +96,13 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
     throw error;
   }
   return server;
+}
+
+/** This process's variables, less those that name proxies: with them no server would start that has upstreams. */
+export function environmentOfServers(): Record<string, string> {
+  const variables = Deno.env.toObject();
+  for (const name of PROXY_VARIABLES) delete variables[name];
+  return variables;
 }
 
 /** A port of loopback that is free now. */

@@ -1,5 +1,6 @@
 // Answer JSON: what an upstream sent, checked by hand. Nothing of it ever stands in a Fault but a code.
 import type { JsonValue } from "../../encoding/canonical_json.ts";
+import { endOfString } from "../../encoding/strict_json.ts";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
 import { Fault } from "../../faults/fault.ts";
 
@@ -10,8 +11,65 @@ export interface AnswerObject {
 
 /** No engine counts so many tokens in one answer. */
 const TOKENS_MAX = 1_000_000_000;
-/** What an error's code may look like to stand in our log. */
-const CODE = /^[a-z0-9_.-]{1,64}$/i;
+/**
+ * Objects and arrays of one answer, and members of all its objects. Each costs some hundred nanoseconds and bytes: a few megabytes of
+ * them would hold a core for seconds.
+ */
+const CONTAINERS_MAX = 100_000;
+const MEMBERS_MAX = 200_000;
+const QUOTE = 0x22,
+  COLON = 0x3a,
+  OPEN_BRACKET = 0x5b,
+  OPEN_BRACE = 0x7b;
+/** Calls of tools in one answer. */
+export const TOOL_CALLS_MAX = 128;
+/**
+ * Codes and types of errors that may stand in our log. A closed list: what an upstream makes up may be a key or a prompt, however
+ * plain it looks.
+ */
+const ERROR_CODES: ReadonlySet<string> = new Set([
+  // OpenAI, and those that copy it
+  "api_error",
+  "content_filter",
+  "content_policy_violation",
+  "context_length_exceeded",
+  "engine_overloaded",
+  "insufficient_quota",
+  "internal_error",
+  "internal_server_error",
+  "invalid_api_key",
+  "invalid_prompt",
+  "invalid_request_error",
+  "model_not_found",
+  "rate_limit_exceeded",
+  "requests",
+  "server_error",
+  "service_unavailable",
+  "tokens",
+  "unsupported_parameter",
+  "unsupported_value",
+  // Anthropic
+  "authentication_error",
+  "billing_error",
+  "not_found_error",
+  "overloaded_error",
+  "permission_error",
+  "rate_limit_error",
+  "request_too_large",
+  "timeout_error",
+  // llama.cpp
+  "exceed_context_size_error",
+  "not_supported_error",
+  "unavailable_error",
+  // vLLM, SGLang
+  "BadRequestError",
+  "InternalServerError",
+  "NotFoundError",
+  "ServiceUnavailableError",
+  "abort_error",
+  // Statuses, which the last three give as codes
+  ...["400", "401", "403", "404", "408", "413", "422", "429", "500", "501", "502", "503", "504", "529"],
+]);
 
 /** The Fault of an answer that is no valid one; `what` is in our own words. */
 export function answerInvalid(what: string): Fault {
@@ -73,13 +131,33 @@ function isDeeper(value: unknown, depthMax: number): boolean {
   return false;
 }
 
-/** JSON of any kind. @throws Fault `upstream_answer_invalid` */
+/** JSON of any kind, of bounded cost. @throws Fault `upstream_answer_invalid` */
 export function parseAnswer(text: string): unknown {
+  requireModest(text);
   try {
     return JSON.parse(text);
   } catch {
     // The error quotes what it could not parse.
     throw answerInvalid("it is no JSON");
+  }
+}
+
+/** Counts before anything is made of them. The text may be no JSON at all: what it is then, the parser says. */
+function requireModest(text: string): void {
+  // The end of a shorter one comes before any bound.
+  if (text.length <= CONTAINERS_MAX) return;
+  let containers = 0;
+  let members = 0;
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code === OPEN_BRACE || code === OPEN_BRACKET) {
+      if (++containers > CONTAINERS_MAX) throw answerInvalid("it has too many objects and arrays");
+    } else if (code === COLON) {
+      if (++members > MEMBERS_MAX) throw answerInvalid("it has too many members");
+    } else if (code === QUOTE) {
+      index = endOfString(text, index);
+      if (index === -1) return;
+    }
   }
 }
 
@@ -112,13 +190,13 @@ export function isErrorBody(body: AnswerObject): boolean {
   return (body.error !== undefined && body.error !== null) || body.object === "error";
 }
 
-/** The code or the type of an error, where it is a plain word or number. Its message may quote prompts and secrets. */
+/** The code or the type of an error, where it is one that we know. Its message may quote prompts and secrets. */
 export function errorCodeOf(body: AnswerObject): string | undefined {
   const error = isObject(body.error) ? body.error : body;
   for (const candidate of [error.code, error.type]) {
     if (typeof candidate !== "string" && typeof candidate !== "number") continue;
     const code = String(candidate);
-    if (CODE.test(code)) return code;
+    if (ERROR_CODES.has(code)) return code;
   }
   return undefined;
 }

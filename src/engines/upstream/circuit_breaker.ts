@@ -1,7 +1,7 @@
 // Circuit breaker: stops calling an upstream that fails, and lets single probes find out when it is well again.
 import type { Clock } from "../../time/clock.ts";
 
-/** `closed` lets all through, `open` none, `half-open` one probe. */
+/** `closed` lets all through, `open` none, `half-open` one probe at a time. */
 export type BreakerState = "closed" | "open" | "half-open";
 
 /** The leave to make one call. Its outcome is to be told once; what comes later is ignored. */
@@ -26,6 +26,8 @@ const CONSECUTIVE_FAILURES_MAX = 5;
 const OUTCOMES_KEPT = 20;
 const OPEN_MS_MIN = 5_000;
 const OPEN_MS_MAX = 60_000;
+/** A probe that has said nothing for so long keeps nobody away any more: whoever asks something slow must not hold the door. */
+const PROBE_ALONE_MS = 1_000;
 /** The shortest part of an opening, so that many gates do not probe in step. */
 const JITTER_LEAST = 0.8;
 
@@ -46,14 +48,15 @@ export function createCircuitBreaker(
   /** Undefined while closed. */
   let openUntilMs: number | undefined;
   let openMs = OPEN_MS_MIN;
-  let probing = false;
+  /** When the last probe began; undefined where it has its outcome. */
+  let probingSinceMs: number | undefined;
   /** Each change of state begins a new one; calls that began in an older one say nothing any more. */
   let generation = 0;
 
   function open(): void {
     openUntilMs = clock.monotonic() + openMs * (JITTER_LEAST + (1 - JITTER_LEAST) * random());
     openMs = Math.min(OPEN_MS_MAX, openMs * 2);
-    probing = false;
+    probingSinceMs = undefined;
     generation++;
     onChange?.("open");
   }
@@ -61,7 +64,7 @@ export function createCircuitBreaker(
   function close(): void {
     openUntilMs = undefined;
     openMs = OPEN_MS_MIN;
-    probing = false;
+    probingSinceMs = undefined;
     generation++;
     failed.fill(0);
     outcomes = failures = consecutiveFailures = 0;
@@ -78,7 +81,9 @@ export function createCircuitBreaker(
   }
 
   function lets(): boolean {
-    return openUntilMs === undefined || (!probing && clock.monotonic() >= openUntilMs);
+    if (openUntilMs === undefined) return true;
+    const now = clock.monotonic();
+    return now >= openUntilMs && (probingSinceMs === undefined || now >= probingSinceMs + PROBE_ALONE_MS);
   }
 
   return {
@@ -89,7 +94,9 @@ export function createCircuitBreaker(
     lets,
     enter() {
       if (!lets()) return undefined;
-      let isProbe = probing = openUntilMs !== undefined;
+      let isProbe = openUntilMs !== undefined;
+      const sinceMs = isProbe ? clock.monotonic() : undefined;
+      probingSinceMs = sinceMs;
       let born = generation;
       let settled = false;
       return {
@@ -106,7 +113,8 @@ export function createCircuitBreaker(
             if (outcome !== "neutral") count(outcome === "failure");
           } else if (outcome === "success") close();
           else if (outcome === "failure") open();
-          else probing = false;
+          // A later probe keeps the place that it took.
+          else if (probingSinceMs === sinceMs) probingSinceMs = undefined;
         },
       };
     },

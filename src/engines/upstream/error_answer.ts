@@ -67,6 +67,10 @@ export function faultOfErrorAnswer(
       return new UpstreamFault("overloaded", reason, undefined, {
         retryAfterSeconds: retryAfterSeconds(answer.headers.get("retry-after"), clock),
       });
+    // A gateway that stands before the engine could not reach it.
+    case 502:
+    case 504:
+      return new UpstreamFault("upstream_failed", reason, "on_the_way");
     default:
       return new UpstreamFault("upstream_failed", reason, status < 500 ? "refusal" : undefined);
   }

@@ -33,7 +33,10 @@ export interface AnswerHead {
 export type CallEnd = Fault | "done" | "cancelled";
 
 /** What else bounds a call; the target's settings say the rest. */
-export type CallBounds = Pick<RunBounds, "signal" | "deadlineMs">;
+export interface CallBounds extends Pick<RunBounds, "signal" | "deadlineMs"> {
+  /** Largest answer, bytes, where the settings would let a larger one pass. */
+  readonly answerBytesMax?: number;
+}
 
 /** Bodies of so many bytes are read as one. */
 const SMALL_BYTES_MAX = 64 * 1024;
@@ -50,6 +53,7 @@ export class UpstreamCall {
   readonly #onEnd: (end: CallEnd) => void;
   readonly #controller = new AbortController();
   readonly #startedMs: number;
+  readonly #bytesMax: number;
   #end: CallEnd | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #probed = false;
@@ -67,6 +71,7 @@ export class UpstreamCall {
     this.#bounds = bounds;
     this.#onEnd = onEnd;
     this.#startedMs = target.clock.monotonic();
+    this.#bytesMax = Math.min(target.settings.answerBytesMax, bounds.answerBytesMax ?? Infinity);
   }
 
   /**
@@ -126,7 +131,7 @@ export class UpstreamCall {
     }
     this.#firstByteCame = true;
     this.#bytes += piece.value.length;
-    if (this.#bytes > this.#target.settings.answerBytesMax) {
+    if (this.#bytes > this.#bytesMax) {
       throw this.fail(this.#fault("upstream_answer_invalid", "its answer is too large"));
     }
     return piece.value;
@@ -283,7 +288,7 @@ export class UpstreamCall {
     if (encoding !== null && encoding.toLowerCase() !== "identity") {
       throw this.#fault("upstream_answer_invalid", "its answer is compressed, which was not asked for");
     }
-    if (Number(headers.get("content-length") ?? 0) > this.#target.settings.answerBytesMax) {
+    if (Number(headers.get("content-length") ?? 0) > this.#bytesMax) {
       throw this.#fault("upstream_answer_invalid", "its answer is too large");
     }
   }
@@ -340,7 +345,7 @@ export class UpstreamCall {
   }
 
   #brokenOff(): UpstreamFault {
-    return this.#fault("upstream_unreachable", "the connection broke off within the answer");
+    return this.#fault("upstream_unreachable", "the connection broke off within the answer", "on_the_way");
   }
 
   /** The head is late: is the model thinking, or is nobody there? */
@@ -348,14 +353,14 @@ export class UpstreamCall {
     this.#probed = true;
     this.#target.reachable().then((reachable) => {
       if (reachable || this.#headCame) return;
-      this.#endAs(this.#fault("upstream_timeout", "no connection came to stand in time", "before_answer"));
+      this.#endAs(this.#fault("upstream_timeout", "no connection came to stand in time", "on_the_way"));
     });
   }
 
   #fault(
     kind: "upstream_unreachable" | "upstream_answer_invalid" | "upstream_timeout" | "deadline_exceeded",
     state: string,
-    origin?: "before_answer",
+    origin?: "on_the_way" | "before_answer",
   ): UpstreamFault {
     return new UpstreamFault(kind, `Cannot run on ${this.#target.settings.name}: ${state}`, origin);
   }
@@ -400,7 +405,7 @@ function faultOfFetch(upstream: string, thrown: unknown): Fault {
     return new UpstreamFault("upstream_answer_invalid", `Cannot run on ${upstream}: its answer is no HTTP`);
   }
   const state = FETCH_FAILURES.find(([sign]) => words.includes(sign))?.[1] ?? "it could not be reached";
-  return new UpstreamFault("upstream_unreachable", `Cannot run on ${upstream}: ${state}`, "before_answer");
+  return new UpstreamFault("upstream_unreachable", `Cannot run on ${upstream}: ${state}`, "on_the_way");
 }
 
 const FETCH_FAILURES: readonly (readonly [sign: string, state: string])[] = [

@@ -14,8 +14,27 @@ import type { WireOptions, WireRequest } from "./wire.ts";
 
 /** So often one request is sent at most, whatever the budgets allow. */
 const ATTEMPTS_MAX = 3;
-/** Answers that are none, after which another replica is tried: more than one of them speak against the request. */
-const INVALID_ANSWERS_MAX = 1;
+/** Faults that may be the request's own doing, after which another replica is tried. */
+const DOUBTFUL_FAULTS_MAX = 1;
+
+/**
+ * Whole answers that are text are parsed at once, which holds all others up while it lasts. The longest that models write, and the
+ * rankings and judgements of as many texts as may be asked about, are a small part of this.
+ */
+const TEXT_ANSWER_BYTES_MAX = 8 * 1024 * 1024;
+
+/** Bytes of a whole answer by task. Where they carry data, vectors, pictures, tensors, only the upstream's settings bound them. */
+const ANSWER_BYTES_MAX: Readonly<Record<WholeTask, number>> = {
+  chat: TEXT_ANSWER_BYTES_MAX,
+  completion: TEXT_ANSWER_BYTES_MAX,
+  moderation: TEXT_ANSWER_BYTES_MAX,
+  rerank: TEXT_ANSWER_BYTES_MAX,
+  transcription: TEXT_ANSWER_BYTES_MAX,
+  tensor_metadata: TEXT_ANSWER_BYTES_MAX,
+  embedding: Infinity,
+  image: Infinity,
+  tensor: Infinity,
+};
 
 /** One place that serves the model. */
 interface Replica {
@@ -63,7 +82,7 @@ export function openUpstreamEngine(parts: {
       !barred.has(index) && replicas[index]?.upstream.refusal() === undefined;
     const isFresh = (index: number): boolean => !tried.has(index) && isOpen(index);
     let last: Fault | undefined;
-    let invalidAnswers = 0;
+    let doubtfulFaults = 0;
 
     for (let attempts = 0;;) {
       const index = chooser.choose(isFresh, inFlight) ?? chooser.choose(isOpen, inFlight);
@@ -90,14 +109,14 @@ export function openUpstreamEngine(parts: {
         last = toFault(thrown);
       }
       const place = retryPlace(last);
-      if (last.kind === "upstream_answer_invalid") invalidAnswers++;
+      if (place === "elsewhere_once") doubtfulFaults++;
       // A body in pieces is spent with its first reading.
       if (
-        place === "nowhere" || attempts >= ATTEMPTS_MAX || invalidAnswers > INVALID_ANSWERS_MAX ||
+        place === "nowhere" || attempts >= ATTEMPTS_MAX || doubtfulFaults > DOUBTFUL_FAULTS_MAX ||
         call.request.body instanceof ReadableStream
       ) throw last;
       tried.add(index);
-      if (place === "elsewhere") barred.add(index);
+      if (place !== "anywhere") barred.add(index);
       const waitMs = backoffMs(attempts, randomFraction());
       if (!replicas.some((_, other) => isOpen(other)) || clock.monotonic() + waitMs >= bounds.deadlineMs) {
         throw last;
@@ -127,10 +146,12 @@ export function openUpstreamEngine(parts: {
       return takesWork ? "ready" : "down";
     },
     run<T extends WholeTask>(request: WholeRequest<T>, bounds: RunBounds): Promise<WholeAnswer<T>> {
+      const { signal, deadlineMs } = bounds;
+      const callBounds = { signal, deadlineMs, answerBytesMax: ANSWER_BYTES_MAX[request.task] };
       return onSomeReplica(
         bounds,
         ({ upstream, options }) => upstream.wire.whole<T>(request, options),
-        ({ upstream }, call) => upstream.whole<T>(call, bounds),
+        ({ upstream }, call) => upstream.whole<T>(call, callBounds),
       );
     },
     stream<T extends StreamTask>(

@@ -2,10 +2,11 @@
 import { Fault, type FaultDetails, type FaultKind } from "../../faults/fault.ts";
 
 /**
- * What the kind alone does not tell. `before_answer`: no byte of an answer had come. `refusal`: the upstream is well, answered
- * this very request with no, and would do so again.
+ * What the kind alone does not tell. `on_the_way`: the upstream was not reached, or was lost, whatever the request asked of it.
+ * `before_answer`: no byte of an answer had come. `refusal`: the upstream is well, answered this very request with no, and would
+ * do so again.
  */
-export type FaultOrigin = "before_answer" | "refusal";
+export type FaultOrigin = "on_the_way" | "before_answer" | "refusal";
 
 /** A Fault of a call to an upstream. It never holds a word of what the upstream sent. */
 export class UpstreamFault extends Fault {
@@ -17,37 +18,39 @@ export class UpstreamFault extends Fault {
   }
 }
 
-/** Where a request may be sent again of which nothing was answered yet. */
-export function retryPlace(fault: Fault): "anywhere" | "elsewhere" | "nowhere" {
+/**
+ * Where a request may be sent again of which nothing was answered yet. `elsewhere_once`: more than one such fault speaks against
+ * the request itself.
+ */
+export function retryPlace(fault: Fault): "anywhere" | "elsewhere" | "elsewhere_once" | "nowhere" {
   const origin = fault instanceof UpstreamFault ? fault.origin : undefined;
   switch (fault.kind) {
     case "upstream_unreachable":
       return "anywhere";
     case "upstream_failed":
-      return origin === "refusal" ? "nowhere" : "anywhere";
+      return origin === "refusal" ? "nowhere" : origin === "on_the_way" ? "anywhere" : "elsewhere_once";
+    case "upstream_answer_invalid":
+      return "elsewhere_once";
     // Its Retry-After is a second or more: longer than any backoff.
     case "overloaded":
-    case "upstream_answer_invalid":
       return "elsewhere";
     case "upstream_timeout":
-      return origin === "before_answer" ? "elsewhere" : "nowhere";
+      return origin === undefined ? "nowhere" : "elsewhere";
     default:
       return "nowhere";
   }
 }
 
-/** What a fault tells the breaker. An upstream that refuses is alive; one that is busy, or that nobody waited for, says nothing. */
+/**
+ * What a fault tells the breaker. Only not being reached counts against an upstream: errors, nonsense and silence may be the doing of
+ * one caller's request, which must not take a model from all; that an engine hangs, the health checks find out.
+ */
 export function breakerOutcome(fault: Fault): "success" | "failure" | "neutral" {
-  switch (fault.kind) {
-    case "input_refused":
-    case "context_length_exceeded":
-      return "success";
-    case "upstream_failed":
-      return fault instanceof UpstreamFault && fault.origin === "refusal" ? "success" : "failure";
-    case "upstream_unreachable":
-    case "upstream_answer_invalid":
-    case "upstream_timeout":
+  switch (fault instanceof UpstreamFault ? fault.origin : undefined) {
+    case "on_the_way":
       return "failure";
+    case "refusal":
+      return "success";
     default:
       return "neutral";
   }

@@ -43,7 +43,9 @@ export function messageEventWriter(
   { head, inputTokens, showThinking, requestId }: MessageForm,
 ): EventWriter<ChatEvent> {
   const calls = new Map<number, Call>();
-  const waiting: Call[] = [];
+  /** In their order; those before `nextCall` have begun. Nothing is taken off its beginning, which would move all that follow. */
+  const ordered: Call[] = [];
+  let nextCall = 0;
   let openCall: Call | undefined;
   let openBlock: "none" | "text" | "thinking" | "tool_use" = "none";
   /** Index of the open block, or of the last. */
@@ -90,7 +92,7 @@ export function messageEventWriter(
     if (call === undefined) {
       call = newCall(event);
       calls.set(event.index, call);
-      waiting.push(call);
+      ordered.push(call);
     }
     if (call.closed) {
       // What follows a whole object means nothing; a piece of one that was cut off cannot be told any more.
@@ -109,8 +111,9 @@ export function messageEventWriter(
     let text = "";
     for (;;) {
       if (openCall === undefined) {
-        const call = waiting.shift();
+        const call = ordered[nextCall];
         if (call === undefined) return text;
+        nextCall++;
         text += openNext(
           "tool_use",
           `{"type":"tool_use","id":${JSON.stringify(call.id)},"name":${
@@ -121,7 +124,7 @@ export function messageEventWriter(
       }
       if (openCall.held !== "") text += delta("input_json_delta", "partial_json", openCall.held);
       openCall.held = "";
-      if (waiting.length === 0 || !(all || openCall.complete)) return text;
+      if (nextCall === ordered.length || !(all || openCall.complete)) return text;
       text += closeBlock();
     }
   };

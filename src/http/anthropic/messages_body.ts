@@ -6,6 +6,7 @@ import {
   imageDataMistake,
   type ImageType,
 } from "../image_source.ts";
+import { boundedList, MISTAKES_MAX } from "../middleware/bounded_list.ts";
 
 const TEXT_CHARACTERS_MAX = 10_485_760;
 const MESSAGES_MAX = 10_000;
@@ -67,9 +68,8 @@ const blockMistake = (kinds: string) => ({ error: `is no kind of block that is t
 
 /** A text, or a list of blocks. */
 function content<Block extends z.ZodType>(block: Block, text = someText, blocksMin = 1) {
-  const blocks = z.array(block).min(blocksMin, "has no blocks").max(
-    BLOCKS_MAX,
-    `has more than ${BLOCKS_MAX} blocks`,
+  const blocks = boundedList(
+    z.array(block).min(blocksMin, "has no blocks").max(BLOCKS_MAX, `has more than ${BLOCKS_MAX} blocks`),
   );
   return z.union([text, blocks], { error: "is neither a text nor a list of blocks" });
 }
@@ -128,9 +128,12 @@ function messages(imageHosts: ReadonlySet<string>) {
     )),
   });
   const system = z.strictObject({ role: z.literal("system"), content: content(textBlock) });
-  return z.array(
-    z.discriminatedUnion("role", [user, assistant, system], { error: "is not user, assistant or system" }),
-  ).min(1, "has no messages").max(MESSAGES_MAX, `has more than ${MESSAGES_MAX} messages`);
+  const message = z.discriminatedUnion("role", [user, assistant, system], {
+    error: "is not user, assistant or system",
+  });
+  return boundedList(
+    z.array(message).min(1, "has no messages").max(MESSAGES_MAX, `has more than ${MESSAGES_MAX} messages`),
+  );
 }
 
 const tool = z.strictObject({
@@ -178,7 +181,7 @@ function conversationFields(imageHosts: ReadonlySet<string>) {
     model: z.string().min(1).max(256),
     messages: messages(imageHosts),
     system: content(textBlock, z.string().max(TEXT_CHARACTERS_MAX), 0).optional(),
-    tools: z.array(tool).max(TOOLS_MAX, `has more than ${TOOLS_MAX} tools`).optional(),
+    tools: boundedList(z.array(tool).max(TOOLS_MAX, `has more than ${TOOLS_MAX} tools`)).optional(),
     tool_choice: toolChoice.optional(),
     thinking: thinking.optional(),
     output_config: z.strictObject({
@@ -230,7 +233,10 @@ export type Message = ConversationBody["messages"][number];
 type AddMistake = (path: (string | number)[], message: string) => void;
 
 function mistakesInto(context: z.core.$RefinementCtx): AddMistake {
-  return (path, message) => context.addIssue({ code: "custom", path, message });
+  let left = MISTAKES_MAX;
+  return (path, message) => {
+    if (left-- > 0) context.addIssue({ code: "custom", path, message });
+  };
 }
 
 /** What holds between fields. */

@@ -1,8 +1,13 @@
-// Body pieces: a request's body as it comes, within bounds, for what is passed on rather than held.
+// Body pieces: a request's body as it comes, within bounds.
 import { Fault } from "../../faults/fault.ts";
-import type { BodyBounds } from "./read_body.ts";
 
-/** As for a JSON body: each piece costs a turn of the event loop, however small it is. */
+/** Bounds of a body. */
+export interface BodyBounds {
+  readonly bodyBytesMax: number;
+  readonly bodyTimeoutMs: number;
+}
+
+/** Each piece costs a turn of the event loop, however small it is: a body of single bytes would hold a core for many seconds. */
 const PIECES_FREE = 1000;
 const PIECE_BYTES_MEAN_MIN = 256;
 
@@ -39,7 +44,7 @@ export class BodyPieces {
       this.#count(piece);
       return piece;
     } catch (thrown) {
-      const fault = this.#endedBy ?? (thrown instanceof Fault ? thrown : this.#brokenOff());
+      const fault = this.#endedBy ?? (thrown instanceof Fault ? thrown : brokenOff(this.#signal));
       this.end(fault);
       throw fault;
     } finally {
@@ -57,26 +62,29 @@ export class BodyPieces {
   #count(piece: Uint8Array): void {
     const { bodyBytesMax } = this.#bounds;
     this.#bytes += piece.length;
-    if (this.#bytes > bodyBytesMax) {
-      throw new Fault("body_too_large", "Cannot read a body: it is too large", {
-        detail: `The body is larger than ${bodyBytesMax} bytes.`,
-      });
-    }
+    if (this.#bytes > bodyBytesMax) throw tooLarge(bodyBytesMax);
     if (++this.#pieces > PIECES_FREE + this.#bytes / PIECE_BYTES_MEAN_MIN) {
       throw new Fault("request_invalid", "Cannot read a body: it comes in too many small pieces", {
         detail: "The body comes in too many small pieces.",
       });
     }
   }
+}
 
-  /** A client that left while it sent, or framing that the runtime refuses (RFC 9112 §7.1). */
-  #brokenOff(): Fault {
-    return this.#signal.aborted
-      ? new Fault("client_left", "Cannot read a body: the client left")
-      : new Fault("request_invalid", "Cannot read a body: it broke off or its framing is wrong", {
-        detail: "The body could not be read.",
-      });
-  }
+/** A client that left while it sent, or framing that the runtime refuses (RFC 9112 §7.1). */
+export function brokenOff(signal: AbortSignal): Fault {
+  return signal.aborted
+    ? new Fault("client_left", "Cannot read a body: the client left")
+    : new Fault("request_invalid", "Cannot read a body: it broke off or its framing is wrong", {
+      detail: "The body could not be read.",
+    });
+}
+
+/** What a body is refused with that is announced or comes larger than allowed. */
+export function tooLarge(bodyBytesMax: number): Fault {
+  return new Fault("body_too_large", "Cannot read a body: it is too large", {
+    detail: `The body is larger than ${bodyBytesMax} bytes.`,
+  });
 }
 
 /** What a body is given up with that does not come in time. */

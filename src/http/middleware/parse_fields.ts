@@ -2,8 +2,7 @@
 import type { z } from "@hono/zod-openapi";
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import { Fault, type FieldMistake } from "../../faults/fault.ts";
-
-const MISTAKES_MAX = 8;
+import { MISTAKES_MAX } from "./bounded_list.ts";
 /** A name that a client made up is repeated to it, for it must find it; at most so much of it. */
 const NAME_CHARACTERS_MAX = 64;
 

@@ -2,25 +2,19 @@
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import {
   parseStrictJson,
-  STRICT_JSON_CONTAINERS_MAX,
   STRICT_JSON_MEMBERS_MAX,
   type StrictJsonReason,
 } from "../../encoding/strict_json.ts";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
+import type { Outcome } from "../../faults/outcome.ts";
 import { Fault } from "../../faults/fault.ts";
-
-/** Bounds of a body. */
-export interface BodyBounds {
-  readonly bodyBytesMax: number;
-  readonly bodyTimeoutMs: number;
-}
+import { type BodyBounds, BodyPieces, brokenOff, tooLarge, tooSlow } from "./body_pieces.ts";
 
 const JSON_DEPTH_MAX = 32;
+/** Objects and arrays of one body: the longest conversations have a few thousand. */
+export const BODY_CONTAINERS_MAX = 20_000;
 /** Room before anything has come. */
 const BUFFER_BYTES_FIRST = 4096;
-/** Each piece costs a turn of the event loop, however small it is: a body of single bytes would hold a core for many seconds. */
-const PIECES_FREE = 1000;
-const PIECE_BYTES_MEAN_MIN = 256;
 /** RFC 8259 §11 gives application/json no parameters; a charset of UTF-8 is harmless and common. */
 const JSON_MEDIA_TYPE = /^application\/json *(?:; *charset="?utf-8"? *)?$/i;
 
@@ -29,23 +23,37 @@ const WORDS: Readonly<Record<StrictJsonReason, string>> = {
   too_deep: `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`,
   duplicate_member: "The body has an object with the same member twice.",
   forbidden_member: 'The body has a member called "__proto__".',
-  too_many_containers: `The body has more than ${STRICT_JSON_CONTAINERS_MAX} objects and arrays.`,
+  too_many_containers: `The body has more than ${BODY_CONTAINERS_MAX} objects and arrays.`,
   too_many_members: `The body has an object of more than ${STRICT_JSON_MEMBERS_MAX} members.`,
   lone_surrogate: "The body has a string that is not well-formed Unicode.",
 };
 
 /**
- * Refuses a body by what its headers say of it.
+ * Refuses a JSON body by what its headers say of it.
  *
  * @throws Fault `media_type_unsupported` · `body_too_large` · `request_invalid`
  */
-export function requireJsonAnnounced({ headers }: Request, { bodyBytesMax }: BodyBounds): void {
-  if (!JSON_MEDIA_TYPE.test(headers.get("content-type") ?? "")) {
+export function requireJsonAnnounced(request: Request, bounds: BodyBounds): void {
+  if (!JSON_MEDIA_TYPE.test(request.headers.get("content-type") ?? "")) {
     throw new Fault("media_type_unsupported", "Cannot read a body: it is not application/json");
   }
+  requireReadable(request, bounds);
+}
+
+/**
+ * Refuses a body by what its headers say of it besides its media type: coding, framing and length.
+ *
+ * @param wanted public words for what to send instead of a coded body, where that is not JSON
+ * @throws Fault `media_type_unsupported` · `body_too_large` · `request_invalid`
+ */
+export function requireReadable({ headers }: Request, { bodyBytesMax }: BodyBounds, wanted?: string): void {
   // Inflating what a client sends would let small requests cost much (ASVS V5.2.3).
   if ((headers.get("content-encoding") ?? "identity").toLowerCase() !== "identity") {
-    throw new Fault("media_type_unsupported", "Cannot read a body: it has a content encoding");
+    throw new Fault(
+      "media_type_unsupported",
+      "Cannot read a body: it has a content encoding",
+      wanted === undefined ? {} : { detail: wanted },
+    );
   }
   // RFC 9112 §6.1: of the codings, only the framing one is understood here.
   if ((headers.get("transfer-encoding") ?? "chunked").toLowerCase() !== "chunked") {
@@ -57,15 +65,19 @@ export function requireJsonAnnounced({ headers }: Request, { bodyBytesMax }: Bod
 /**
  * The JSON value of a request's body, whose headers have passed `requireJsonAnnounced`.
  *
- * @throws Fault `body_too_large` · `body_timeout` · `request_invalid`
+ * @throws Fault `body_too_large` · `body_timeout` · `request_invalid` · `client_left`
  */
 export async function readJsonBody(request: Request, bounds: BodyBounds): Promise<JsonValue> {
-  const bytes = await readBytes(request, bounds);
-  const text = decodeUtf8(bytes);
+  const text = decodeUtf8(await readBytes(request, bounds));
   if (!text.ok) throw invalid("it is not UTF-8", "The body is not valid UTF-8.");
-  const value = parseStrictJson(text.value, JSON_DEPTH_MAX);
+  const value = parseBodyJson(text.value);
   if (!value.ok) throw invalid(`it is not strict JSON: ${value.reason}`, WORDS[value.reason]);
   return value.value;
+}
+
+/** Strict JSON within the bounds of a body. */
+export function parseBodyJson(text: string): Outcome<JsonValue, StrictJsonReason> {
+  return parseStrictJson(text, JSON_DEPTH_MAX, BODY_CONTAINERS_MAX);
 }
 
 /** @throws Fault `request_invalid` when a route that takes no body is sent one */
@@ -76,8 +88,12 @@ export function requireNoBody(request: Request): void {
   }
 }
 
-/** The body's bytes, in time and within bounds. */
-async function readBytes(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
+/**
+ * A body's bytes, in time and within bounds.
+ *
+ * @throws Fault `body_too_large` · `body_timeout` · `request_invalid` · `client_left`
+ */
+export async function readBytes(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
   const announced = request.headers.get("content-length");
   return announced === null ? await readPieces(request, bounds) : await readWhole(request, bounds);
 }
@@ -91,45 +107,26 @@ async function readWhole(request: Request, { bodyTimeoutMs }: BodyBounds): Promi
   try {
     return new Uint8Array(await Promise.race([request.arrayBuffer(), late]));
   } catch (thrown) {
-    throw thrown instanceof Fault ? thrown : brokenOff();
+    throw thrown instanceof Fault ? thrown : brokenOff(request.signal);
   } finally {
     clearTimeout(timer);
   }
 }
 
 /** A body in pieces until it ends. */
-async function readPieces(
-  request: Request,
-  { bodyBytesMax, bodyTimeoutMs }: BodyBounds,
-): Promise<Uint8Array> {
-  const reader = request.body?.getReader();
-  if (reader === undefined) return new Uint8Array();
-  let late = false;
-  // Ends the read under way: a promise to race with would gather a reaction for each piece.
-  const timer = setTimeout(() => {
-    late = true;
-    reader.cancel().catch(() => undefined);
-  }, bodyTimeoutMs);
+async function readPieces(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
+  const body = new BodyPieces(request, bounds);
+  // For all of the pieces; each by itself has as much.
+  const timer = setTimeout(() => body.end(tooSlow()), bounds.bodyTimeoutMs);
   try {
     // One buffer that grows: in pieces of one byte, a list of them would cost a hundred times the body's size.
     let buffer = new Uint8Array(BUFFER_BYTES_FIRST);
     let bytes = 0;
-    let pieces = 0;
-    for (;;) {
-      const { value: piece, done } = await reader.read();
-      if (late) throw tooSlow();
-      if (done) return buffer.subarray(0, bytes);
+    for (let piece = await body.next(); piece !== undefined; piece = await body.next()) {
+      buffer = append(buffer, bytes, piece);
       bytes += piece.length;
-      if (bytes > bodyBytesMax) throw tooLarge(bodyBytesMax);
-      if (++pieces > PIECES_FREE + bytes / PIECE_BYTES_MEAN_MIN) {
-        throw invalid("it comes in too many small pieces", "The body comes in too many small pieces.");
-      }
-      buffer = append(buffer, bytes - piece.length, piece);
     }
-  } catch (thrown) {
-    // Not awaited: a peer that stopped sending would hold the answer back.
-    reader.cancel().catch(() => undefined);
-    throw thrown instanceof Fault ? thrown : brokenOff();
+    return buffer.subarray(0, bytes);
   } finally {
     clearTimeout(timer);
   }
@@ -144,21 +141,6 @@ function append(buffer: Uint8Array<ArrayBuffer>, bytes: number, piece: Uint8Arra
   }
   room.set(piece, bytes);
   return room;
-}
-
-function tooSlow(): Fault {
-  return new Fault("body_timeout", "Cannot read a body: it did not arrive in time");
-}
-
-/** Framing that the runtime refuses (RFC 9112 §7.1), or a client that left while it sent. */
-function brokenOff(): Fault {
-  return invalid("it broke off or its framing is wrong", "The body could not be read.");
-}
-
-function tooLarge(bodyBytesMax: number): Fault {
-  return new Fault("body_too_large", "Cannot read a body: it is too large", {
-    detail: `The body is larger than ${bodyBytesMax} bytes.`,
-  });
 }
 
 function invalid(state: string, detail: string): Fault {

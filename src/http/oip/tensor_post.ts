@@ -1,11 +1,16 @@
 // Tensor post: how a body of tensors is announced and read, as JSON alone or as JSON with raw bytes behind it.
 import type { JsonValue } from "../../encoding/canonical_json.ts";
-import { parseStrictJson } from "../../encoding/strict_json.ts";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
 import { HEAD_LENGTH_HEADER, splitTensorBody } from "../../engines/tensor_codec.ts";
 import { Fault } from "../../faults/fault.ts";
-import { BodyPieces, tooSlow } from "../middleware/body_pieces.ts";
-import { type BodyBounds, readJsonBody, requireJsonAnnounced } from "../middleware/read_body.ts";
+import type { BodyBounds } from "../middleware/body_pieces.ts";
+import {
+  parseBodyJson,
+  readBytes,
+  readJsonBody,
+  requireJsonAnnounced,
+  requireReadable,
+} from "../middleware/read_body.ts";
 
 /** A body whose JSON is strict JSON, and no more is known of it yet. */
 export interface TensorPost {
@@ -14,7 +19,7 @@ export interface TensorPost {
   readonly raw: Uint8Array | undefined;
 }
 
-const JSON_DEPTH_MAX = 32;
+const WANTED = `With ${HEAD_LENGTH_HEADER}, send application/octet-stream, uncompressed.`;
 /** Of a body with a head. JSON is imprecise and harmless there: the head's length says how much of the body is JSON. */
 const MEDIA_TYPE = /^application\/(?:octet-stream|json *(?:; *charset="?utf-8"?)?) *$/i;
 const LENGTH = /^[1-9]\d{0,14}$/;
@@ -31,13 +36,10 @@ export function requireTensorsAnnounced(request: Request, bounds: BodyBounds): v
   // RFC 9110 §8.3: none may be taken for application/octet-stream. Triton's Python client sends none.
   if (mediaType !== null && !MEDIA_TYPE.test(mediaType)) {
     throw new Fault("media_type_unsupported", "Cannot read a body: tensors do not come as this", {
-      detail: `With ${HEAD_LENGTH_HEADER}, send application/octet-stream, uncompressed.`,
+      detail: WANTED,
     });
   }
-  // Coding, framing and length by the same rules as JSON.
-  const headers = new Headers(request.headers);
-  headers.set("content-type", "application/json");
-  requireJsonAnnounced(new Request(request.url, { headers }), bounds);
+  requireReadable(request, bounds, WANTED);
   const length = request.headers.get("content-length");
   const lengthMax = length === null ? bounds.bodyBytesMax : Number(length);
   if (!LENGTH.test(headLength) || Number(headLength) > lengthMax) throw headLengthInvalid();
@@ -54,36 +56,13 @@ export async function readTensorPost(request: Request, bounds: BodyBounds): Prom
   const parts = splitTensorBody(await readBytes(request, bounds), headLength);
   if (!parts.ok) throw headLengthInvalid();
   const text = decodeUtf8(parts.value.json);
-  const json = text.ok ? parseStrictJson(text.value, JSON_DEPTH_MAX) : text;
+  const json = text.ok ? parseBodyJson(text.value) : text;
   if (!json.ok) {
     throw invalid(`its head is not strict JSON: ${json.reason}`, {
       detail: `The first ${headLength} bytes of the body are not strict JSON (${json.reason}).`,
     });
   }
   return { json: json.value, raw: parts.value.raw };
-}
-
-async function readBytes(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
-  const body = new BodyPieces(request, bounds);
-  // For all of the pieces; each by itself has as much.
-  const timer = setTimeout(() => body.end(tooSlow()), bounds.bodyTimeoutMs);
-  try {
-    const pieces: Uint8Array[] = [];
-    let length = 0;
-    for (let piece = await body.next(); piece !== undefined; piece = await body.next()) {
-      pieces.push(piece);
-      length += piece.length;
-    }
-    const bytes = new Uint8Array(length);
-    let offset = 0;
-    for (const piece of pieces) {
-      bytes.set(piece, offset);
-      offset += piece.length;
-    }
-    return bytes;
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function headLengthInvalid(): Fault {

@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import type { ChatMessage, ChatPart, TextPart, ToolCall } from "../../engines/chat.ts";
 import { isBase64 } from "../image_source.ts";
+import { boundedList } from "../middleware/bounded_list.ts";
 import { AUDIO_CHARACTERS_MAX, IMAGE_URL_CHARACTERS_MAX, imageUrlMistake } from "./media_fields.ts";
 import { stated, TEXT_CHARACTERS_MAX } from "./sampling_fields.ts";
 
@@ -40,7 +41,7 @@ const toolCall = z.strictObject({
 function contentOf<Part extends z.core.SomeType>(part: Part) {
   return z.union([
     text,
-    z.array(part).min(1, "has no parts").max(PARTS_MAX, `has more than ${PARTS_MAX} parts`),
+    boundedList(z.array(part).min(1, "has no parts").max(PARTS_MAX, `has more than ${PARTS_MAX} parts`)),
   ], {
     error: ({ input }) =>
       typeof input === "string"
@@ -73,8 +74,10 @@ function otherPart(known: string): (issue: { readonly input?: unknown }) => stri
  * @param imageHosts where images may be fetched from
  */
 export function chatMessagesSchema(imageHosts: ReadonlySet<string>) {
-  return z.array(messageSchema(imageHosts)).min(1, "has no messages")
-    .max(MESSAGES_MAX, `has more than ${MESSAGES_MAX} messages`).superRefine(checkMessages);
+  return boundedList(
+    z.array(messageSchema(imageHosts)).min(1, "has no messages")
+      .max(MESSAGES_MAX, `has more than ${MESSAGES_MAX} messages`).superRefine(checkMessages),
+  );
 }
 
 function messageSchema(imageHosts: ReadonlySet<string>) {
@@ -100,7 +103,7 @@ function messageSchema(imageHosts: ReadonlySet<string>) {
       role: z.literal("assistant"),
       content: assistantContent.nullish(),
       refusal: text.nullish(),
-      tool_calls: z.array(toolCall).min(1).max(CALLS_MAX).nullish(),
+      tool_calls: boundedList(z.array(toolCall).min(1).max(CALLS_MAX)).nullish(),
       name,
       reasoning_content: text.nullish().describe("Taken back as it was answered, and not used."),
       // What clients that send an earlier answer back have in it.

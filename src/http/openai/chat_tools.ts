@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import type { ChatRequest, ResponseFormat, Tool, ToolChoice } from "../../engines/chat.ts";
+import { boundedList } from "../middleware/bounded_list.ts";
 import { FUNCTION_NAME } from "./chat_messages.ts";
 import { isStated, stated } from "./sampling_fields.ts";
 
@@ -27,7 +28,7 @@ const tool = z.strictObject({
 
 /** As in OpenAI's reference. */
 export const toolFields = {
-  tools: z.array(tool).max(TOOLS_MAX).nullish(),
+  tools: boundedList(z.array(tool).max(TOOLS_MAX)).nullish(),
   tool_choice: z.union([
     z.enum(["none", "auto", "required"]),
     z.strictObject({ type, function: z.strictObject({ name }) }),

@@ -1,7 +1,7 @@
 // Responses event writer: the pieces of a neutral answer as the numbered events of OpenAI's Responses API.
 import type { ChatEvent, FinishReason } from "../../engines/chat.ts";
 import type { Usage } from "../../engines/usage.ts";
-import type { Fault } from "../../faults/fault.ts";
+import { Fault } from "../../faults/fault.ts";
 import { FAULT_TABLE } from "../../faults/fault_table.ts";
 import { eventText, type EventWriter } from "../event_stream.ts";
 import { openaiDialect } from "./openai_error.ts";
@@ -54,12 +54,17 @@ const DELTA_EVENTS = {
   arguments: "response.function_call_arguments.delta",
 } as const;
 
+/** Each costs several events, and stands whole in the last one: an engine that alternates makes much of little. */
+const ITEMS_MAX = 1000;
+const PARTS_MAX = 1000;
+
 /** Writes one stream. */
 export class ResponsesEventWriter implements EventWriter<ChatEvent> {
   readonly #response: OpenResponse;
   readonly #requestId: string;
   readonly #nowSeconds: () => number;
   #sequence = 0;
+  #parts = 0;
   /** By `output_index`; what is under way has its place already. */
   readonly #output: OutputItem[] = [];
   #spoken: OpenSpoken | undefined;
@@ -150,6 +155,7 @@ export class ResponsesEventWriter implements EventWriter<ChatEvent> {
       this.#spoken = item;
       written += this.#addItem(index, spokenItem(itemType, item.id, [], "in_progress"));
     } else written += this.#endPart(item);
+    if (++this.#parts > PARTS_MAX) throw tooMany("parts", PARTS_MAX);
     const place = { item_id: item.id, output_index: item.index, content_index: item.done.length };
     written += this.#event("response.content_part.added", { ...place, part: outputPart(partType, "") });
     // Every delta of a text has to carry log probabilities, an empty list where there are none.
@@ -189,6 +195,7 @@ export class ResponsesEventWriter implements EventWriter<ChatEvent> {
   }
 
   #addItem(output_index: number, item: OutputItem): string {
+    if (output_index >= ITEMS_MAX) throw tooMany("items", ITEMS_MAX);
     this.#output.push(item);
     return this.#event("response.output_item.added", { output_index, item });
   }
@@ -247,4 +254,11 @@ export class ResponsesEventWriter implements EventWriter<ChatEvent> {
 function growing(type: string, place: Readonly<Record<string, unknown>>, tail: string): Growing {
   const data = JSON.stringify({ type, ...place });
   return { head: `event: ${type}\ndata: ${data.slice(0, -1)},"sequence_number":`, tail, text: "" };
+}
+
+function tooMany(what: string, max: number): Fault {
+  return new Fault(
+    "upstream_answer_invalid",
+    `Cannot write a response: the engine's answer has more than ${max} ${what}`,
+  );
 }

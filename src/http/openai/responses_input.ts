@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import type { ChatMessage, ImagePart, TextPart, ToolCall } from "../../engines/chat.ts";
 import { Fault } from "../../faults/fault.ts";
+import { boundedList } from "../middleware/bounded_list.ts";
 import { FUNCTION_NAME } from "./chat_messages.ts";
 import { IMAGE_URL_CHARACTERS_MAX, imageUrlMistake } from "./media_fields.ts";
 import { stated, TEXT_CHARACTERS_MAX } from "./sampling_fields.ts";
@@ -33,7 +34,7 @@ export function unknownType(served: string, special: Readonly<Record<string, str
 
 /** A text, or a list of some things. */
 function textOrList<Part extends z.core.SomeType>(part: Part, what: string, max: number) {
-  const list = z.array(part).min(1, `has no ${what}`).max(max);
+  const list = boundedList(z.array(part).min(1, `has no ${what}`).max(max));
   return z.union([text, list], {
     // A list that is too long is not looked into, and so is none for the union.
     error: ({ input }) =>
@@ -113,8 +114,9 @@ export function responsesInputSchema(imageHosts: ReadonlySet<string>) {
   const reasoning = z.strictObject({
     ...ofOutput,
     type: z.literal("reasoning"),
-    summary: z.array(z.strictObject({ type: z.literal("summary_text"), text })).max(PARTS_MAX),
-    content: z.array(z.strictObject({ type: z.literal("reasoning_text"), text })).max(PARTS_MAX).nullish(),
+    summary: boundedList(z.array(z.strictObject({ type: z.literal("summary_text"), text })).max(PARTS_MAX)),
+    content: boundedList(z.array(z.strictObject({ type: z.literal("reasoning_text"), text })).max(PARTS_MAX))
+      .nullish(),
     encrypted_content: text.nullish(),
   });
   const item = z.discriminatedUnion("type", [message, functionCall, functionCallOutput, reasoning], {

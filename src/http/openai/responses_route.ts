@@ -5,6 +5,7 @@ import type { ChatRequest, ResponseFormat } from "../../engines/chat.ts";
 import { Fault } from "../../faults/fault.ts";
 import { eventStreamAnswer } from "../event_stream.ts";
 import { extraFields, INFERENCE_FAULTS, type PlaceField } from "../inference_door.ts";
+import { boundedList } from "../middleware/bounded_list.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { FUNCTION_NAME } from "./chat_messages.ts";
 import type { GenerationParts } from "./generation_parts.ts";
@@ -20,6 +21,7 @@ import {
   stated,
   TEXT_CHARACTERS_MAX,
   tokensMaxField,
+  topKApart,
 } from "./sampling_fields.ts";
 
 const TOOLS_MAX = 1024;
@@ -75,7 +77,7 @@ function responsesBody(imageHosts: ReadonlySet<string>) {
     temperature: z.number().min(0).max(2).nullish(),
     top_p: z.number().min(0).max(1).nullish(),
     top_logprobs: z.literal(0, { error: "is not 0: log probabilities are not served here" }).nullish(),
-    tools: z.array(tool).max(TOOLS_MAX, `has more than ${TOOLS_MAX} tools`).nullish(),
+    tools: boundedList(z.array(tool).max(TOOLS_MAX, `has more than ${TOOLS_MAX} tools`)).nullish(),
     tool_choice: toolChoice.nullish(),
     parallel_tool_calls: z.boolean().nullish(),
     text: z.strictObject({
@@ -231,7 +233,7 @@ function readRequest(
     tools,
     stop: [],
     choices: 1,
-    extra,
+    ...topKApart(extra),
     ...stated({
       outputTokensMax: body.max_output_tokens,
       temperature: body.temperature,

@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import type { Sampling } from "../../engines/chat.ts";
+import { Fault } from "../../faults/fault.ts";
 
 /** What a model may be called: longer than any name of ours, so that an unknown one is answered as unknown. */
 export const modelField = z.string().min(1).max(256);
@@ -17,6 +18,7 @@ export const labelField = z.string().max(256).nullish().describe(
 const STOP_MAX = 16;
 const STOP_CHARACTERS_MAX = 256;
 const BIASES_MAX = 1024;
+const TOP_K_MAX = 1_000_000;
 
 const stopText = z.string({ error: "is not a text" }).min(1, "is empty").max(
   STOP_CHARACTERS_MAX,
@@ -84,8 +86,24 @@ export function samplingOf(body: SamplingBody, apart: {
     }),
     stop: typeof body.stop === "string" ? [body.stop] : body.stop ?? [],
     choices: body.n ?? 1,
-    extra: apart.extra,
+    ...topKApart(apart.extra),
   };
+}
+
+/**
+ * Let-through fields without `top_k`, which has a neutral form: OpenAI has no such field, most engines do.
+ *
+ * @throws Fault `fields_invalid`
+ */
+export function topKApart(extra: Readonly<Record<string, JsonValue>>): Pick<Sampling, "topK" | "extra"> {
+  const { top_k: topK, ...others } = extra;
+  if (!isStated(topK)) return { extra: others };
+  if (typeof topK !== "number" || !Number.isInteger(topK) || topK < 1 || topK > TOP_K_MAX) {
+    throw new Fault("fields_invalid", "Cannot accept a body: top_k breaks its rule", {
+      fields: [{ path: "/top_k", message: `is no whole number from 1 to ${TOP_K_MAX}` }],
+    });
+  }
+  return { topK, extra: others };
 }
 
 /** Whether a field says anything. */

@@ -2,10 +2,10 @@
 // held where it is not: what cannot be sent anywhere yet has to wait.
 import type { TranscriptionRequest } from "../../engines/task.ts";
 import { Fault, toFault } from "../../faults/fault.ts";
-import { BodyPieces, tooSlow } from "../middleware/body_pieces.ts";
+import type { BodyBudget } from "../middleware/body_budget.ts";
+import { type BodyBounds, BodyPieces, tooSlow } from "../middleware/body_pieces.ts";
 import { boundaryOf, MultipartReader } from "../middleware/multipart.ts";
 import type { PartHead } from "../middleware/part_head.ts";
-import type { BodyBounds } from "../middleware/read_body.ts";
 import {
   AUDIO_MEDIA_TYPES,
   audioSuffixOf,
@@ -31,65 +31,39 @@ export interface TranscriptionUpload {
   close(): void;
 }
 
-/** Memory for files that have to wait, of all requests together. */
-export class HeldBytes {
-  readonly #bytesMax: number;
-  #bytes = 0;
-
-  constructor(bytesMax: number) {
-    this.#bytesMax = bytesMax;
-  }
-
-  /** How much is taken. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
-  /** @throws Fault `overloaded` when there is no room */
-  take(bytes: number): void {
-    if (this.#bytes + bytes > this.#bytesMax) {
-      throw new Fault(
-        "overloaded",
-        "Cannot hold an upload: no room is left for files that come before the model's name",
-        {
-          detail:
-            "Too many uploads wait for the name of their model. Send the field model before the file, or try again shortly.",
-          retryAfterSeconds: 1,
-        },
-      );
-    }
-    this.#bytes += bytes;
-  }
-
-  giveBack(bytes: number): void {
-    this.#bytes -= bytes;
-  }
-}
-
 /** What bounds uploads besides their bytes. */
 export interface UploadBounds extends BodyBounds {
   /** For all that is read before an engine begins. From there on, the deadline of the request holds. */
   readonly uploadTimeoutMs: number;
-  /** So much of a file is held in any case. */
+  /** So much of a file is held in any case; the gate has counted it. */
   readonly smallFileBytesMax: number;
 }
 
 /**
  * Reads a form up to where a transcription can begin. The headers have passed `requireMultipartAnnounced`.
  *
- * @throws Fault `fields_invalid` · `request_invalid` · `body_too_large` · `body_timeout` · `overloaded` · `client_left`
+ * @param budget for files that have to wait and are not small
+ * @param caller whose share of the budget it is
+ * @throws Fault `fields_invalid` · `request_invalid` · `body_too_large` · `body_timeout` · `rate_limited` · `overloaded` ·
+ * `client_left`
  */
 export async function readTranscriptionUpload(
   request: Request,
   bounds: UploadBounds,
-  held: HeldBytes,
+  budget: BodyBudget,
+  caller: string,
 ): Promise<TranscriptionUpload> {
   const boundary = boundaryOf(request.headers.get("content-type") ?? "");
   const pieces = new BodyPieces(request, bounds);
   const timer = setTimeout(() => pieces.end(tooSlow()), bounds.uploadTimeoutMs);
   try {
     const reader = new MultipartReader(boundary, () => pieces.next());
-    return await new UploadReader(reader, pieces, held, bounds.smallFileBytesMax).read();
+    const room: WaitingRoom = {
+      freeBytes: bounds.smallFileBytesMax,
+      take: (bytes) => budget.take(caller, bytes),
+      giveBack: (bytes) => budget.giveBack(caller, bytes),
+    };
+    return await new UploadReader(reader, pieces, room).read();
   } catch (thrown) {
     const fault = toFault(thrown);
     pieces.end(fault);
@@ -99,18 +73,24 @@ export async function readTranscriptionUpload(
   }
 }
 
+/** Memory for a file that has to wait. */
+interface WaitingRoom {
+  /** So much is there without asking. */
+  readonly freeBytes: number;
+  take(bytes: number): void;
+  giveBack(bytes: number): void;
+}
+
 class UploadReader {
   readonly #reader: MultipartReader;
   readonly #pieces: BodyPieces;
-  readonly #held: HeldBytes;
-  readonly #smallFileBytesMax: number;
+  readonly #room: WaitingRoom;
   readonly #form = new TranscriptionForm();
 
-  constructor(reader: MultipartReader, pieces: BodyPieces, held: HeldBytes, smallFileBytesMax: number) {
+  constructor(reader: MultipartReader, pieces: BodyPieces, room: WaitingRoom) {
     this.#reader = reader;
     this.#pieces = pieces;
-    this.#held = held;
-    this.#smallFileBytesMax = smallFileBytesMax;
+    this.#room = room;
   }
 
   async read(): Promise<TranscriptionUpload> {
@@ -173,32 +153,34 @@ class UploadReader {
   async #holdBack(named: NamedFile, start: readonly Uint8Array[]): Promise<TranscriptionUpload> {
     const waiting: Uint8Array[] = [];
     const mayGoOn = this.#form.has("model");
-    let heldBytes = 0;
+    const { freeBytes } = this.#room;
+    let takenBytes = 0;
     let waitingBytes = 0;
     const hold = (piece: Uint8Array): void => {
       waitingBytes += piece.length;
       if (!mayGoOn) {
-        this.#held.take(piece.length);
-        heldBytes += piece.length;
+        const bytes = Math.max(0, waitingBytes - freeBytes) - takenBytes;
+        this.#room.take(bytes);
+        takenBytes += bytes;
       }
       // A small piece is a view of a large buffer of the runtime's: what is counted is what is kept.
       waiting.push(piece.slice());
     };
     const giveBack = (): void => {
       waiting.length = 0;
-      this.#held.giveBack(heldBytes);
-      heldBytes = 0;
+      this.#room.giveBack(takenBytes);
+      takenBytes = 0;
     };
     try {
       start.forEach(hold);
-      if (mayGoOn && waitingBytes > this.#smallFileBytesMax) return this.#passOn(named, waiting);
+      if (mayGoOn && waitingBytes > freeBytes) return this.#passOn(named, waiting);
       for (
         let piece = await this.#reader.nextPiece();
         piece !== undefined;
         piece = await this.#reader.nextPiece()
       ) {
         hold(piece);
-        if (mayGoOn && waitingBytes > this.#smallFileBytesMax) return this.#passOn(named, waiting);
+        if (mayGoOn && waitingBytes > freeBytes) return this.#passOn(named, waiting);
       }
       await this.#readFields(true);
       const left = waiting.values();

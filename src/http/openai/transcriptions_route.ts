@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { encodeUtf8 } from "../../encoding/utf8.ts";
 import type { Transcription, TranscriptionRequest } from "../../engines/task.ts";
 import { INFERENCE_FAULTS } from "../inference_door.ts";
+import { BodyBudget } from "../middleware/body_budget.ts";
 import { requireMultipartAnnounced } from "../middleware/multipart.ts";
 import { type Answer, type AnyRoute, defineRoute } from "../route.ts";
 import type { GenerationParts } from "./generation_parts.ts";
@@ -10,7 +11,7 @@ import { openaiDialect } from "./openai_error.ts";
 import { fieldPlacer } from "./place_fields.ts";
 import { stated } from "./sampling_fields.ts";
 import { transcriptionFormSchema } from "./transcription_form.ts";
-import { HeldBytes, readTranscriptionUpload, type TranscriptionUpload } from "./transcription_upload.ts";
+import { readTranscriptionUpload, type TranscriptionUpload } from "./transcription_upload.ts";
 
 /** What the route needs. */
 export interface TranscriptionParts extends Pick<GenerationParts, "door"> {
@@ -24,8 +25,9 @@ export interface TranscriptionParts extends Pick<GenerationParts, "door"> {
 
 const UPLOAD_TIMEOUT_MS = 600_000;
 const SMALL_FILE_BYTES_MAX = 1024 * 1024;
-/** So many of the largest uploads may wait in memory for the name of their model. */
+/** So many of the largest uploads may wait in memory for the name of their model; one of them for one user. */
 const UPLOADS_HELD_MAX = 4;
+const MODEL_FIRST = "Send the field model before the file, or try again shortly.";
 
 const transcription = z.looseObject({ text: z.string() }).describe(
   "With response_format text, srt or vtt: text/plain instead.",
@@ -44,7 +46,13 @@ export function transcriptionsRoute(parts: TranscriptionParts): AnyRoute {
     uploadTimeoutMs = UPLOAD_TIMEOUT_MS,
     smallFileBytesMax = SMALL_FILE_BYTES_MAX,
   } = parts;
-  const held = new HeldBytes(UPLOADS_HELD_MAX * uploadBytesMax);
+  const bounds = { uploadTimeoutMs, smallFileBytesMax };
+  const budget = new BodyBudget({
+    bytesMax: UPLOADS_HELD_MAX * uploadBytesMax,
+    callerBytesMax: uploadBytesMax,
+    shareUsedUp: `Too many of your uploads wait for the name of their model. ${MODEL_FIRST}`,
+    allUsedUp: `Too many uploads wait for the name of their model. ${MODEL_FIRST}`,
+  });
   return defineRoute<TranscriptionUpload>({
     method: "POST",
     path: "/v1/audio/transcriptions",
@@ -56,8 +64,9 @@ export function transcriptionsRoute(parts: TranscriptionParts): AnyRoute {
       mediaType: "multipart/form-data",
       schema: transcriptionFormSchema,
       requireAnnounced: requireMultipartAnnounced,
-      read: (request, bounds) =>
-        readTranscriptionUpload(request, { ...bounds, uploadTimeoutMs, smallFileBytesMax }, held),
+      heldBytesMax: smallFileBytesMax,
+      read: (request, bodyBounds, caller) =>
+        readTranscriptionUpload(request, { ...bodyBounds, ...bounds }, budget, caller),
     },
     bodyBytesMax: uploadBytesMax,
     answers: { 200: { description: "What was said.", schema: transcription } },

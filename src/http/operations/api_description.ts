@@ -134,5 +134,6 @@ const BODY_FAULTS: readonly FaultKind[] = [
   "media_type_unsupported",
   "body_too_large",
   "body_timeout",
+  "overloaded",
   "fields_invalid",
 ];

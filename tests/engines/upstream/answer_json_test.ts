@@ -40,11 +40,44 @@ Deno.test("what is passed on nests no deeper than allowed, however deep JSON can
   refuses(() => shallowJson(readAnswerJson(deep), 64, "it"));
 });
 
-Deno.test("of an error its code or type is told where it is a plain word, and never its message", () => {
+const bytesOf = (text: string) => new TextEncoder().encode(text);
+
+Deno.test("an answer of more objects, arrays and members than any needs is refused before it is parsed", () => {
+  const list = (count: number, item: string) => `[${Array(count - 1).fill(item).join(",")}]`;
+  for (const item of ["{}", "[]"]) {
+    strictEqual((readAnswerJson(bytesOf(list(100_000, item))) as unknown[]).length, 99_999);
+    refuses(() => readAnswerJson(bytesOf(list(100_001, item))));
+  }
+  // Malformed at its end: what refuses it is not the parser.
+  throws(() => readAnswerJson(bytesOf(`${list(100_001, "{}")}x`)), { message: /objects and arrays/ });
+
+  const members = (count: number) =>
+    `{${Array.from({ length: count }, (_, index) => `"${index.toString(36)}x" \n:0`).join(",")}}`;
+  strictEqual(Object.keys(readAnswerJson(bytesOf(members(200_000))) as object).length, 200_000);
+  refuses(() => readAnswerJson(bytesOf(members(200_001))));
+  throws(() => readAnswerJson(bytesOf(`${members(200_001)}x`)), { message: /members/ });
+});
+
+Deno.test("brackets and colons within strings are no objects, arrays or members", () => {
+  const text = '{["\\:'.repeat(120_000);
+  deepStrictEqual(readAnswerJson(bytesOf(JSON.stringify({ a: text, b: [text] }))), { a: text, b: [text] });
+  const numbers = Array(300_000).fill(0);
+  deepStrictEqual(readAnswerJson(bytesOf(JSON.stringify(numbers))), numbers);
+  refuses(() => readAnswerJson(bytesOf(`"${text}`)));
+});
+
+Deno.test("of an error its code or type is told where it is a known one, and never its message", () => {
   const codes: [Record<string, unknown>, string | undefined][] = [
     [{ error: { code: "rate_limit_exceeded", type: "requests" } }, "rate_limit_exceeded"],
     [{ error: { code: null, type: "server_error" } }, "server_error"],
     [{ error: { code: 503, message: "m" } }, "503"],
+    [{ error: { code: "context_length_exceeded" } }, "context_length_exceeded"],
+    [{ type: "error", error: { type: "overloaded_error" } }, "overloaded_error"],
+    [{ error: { code: "sk-4f9a_secret.key", type: "server_error" } }, "server_error"],
+    // A plain word may be a key or a prompt as well.
+    [{ error: { code: "sk-4f9a_secret.key", type: "my_diagnosis" } }, undefined],
+    [{ error: { code: 4929, type: 2026 } }, undefined],
+    [{ error: { code: "constructor", type: "__proto__" } }, undefined],
     [{ error: { code: "two words", type: "x".repeat(65) } }, undefined],
     [{ error: "message" }, undefined],
     [{ object: "error", code: 400 }, "400"],
@@ -52,5 +85,8 @@ Deno.test("of an error its code or type is told where it is a plain word, and ne
     [{}, undefined],
   ];
   for (const [body, code] of codes) strictEqual(errorCodeOf(body), code, JSON.stringify(body));
-  throws(() => goodObjectOf({ error: { code: "x1", message: "m" } }), { message: /code x1$/ });
+  throws(() => goodObjectOf({ error: { code: "rate_limit_exceeded", message: "m" } }), {
+    message: /code rate_limit_exceeded$/,
+  });
+  throws(() => goodObjectOf({ error: { code: "sk-4f9a", message: "m" } }), { message: /code unknown$/ });
 });

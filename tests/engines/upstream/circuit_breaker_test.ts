@@ -108,6 +108,38 @@ Deno.test("a probe that answers closes the breaker at once; what becomes of the 
   strictEqual(breaker.state(), "open");
 });
 
+Deno.test("a probe keeps others away for a second and no longer, however slow it is", () => {
+  const { breaker, clock } = breakerUnderTest();
+  tell(breaker, ...times(5, "failure" as const));
+  clock.advance(5_000);
+  const slow = breaker.enter();
+  notStrictEqual(slow, undefined);
+  clock.advance(999);
+  strictEqual(breaker.enter(), undefined);
+  clock.advance(1);
+  ok(breaker.lets());
+  const second = breaker.enter();
+  notStrictEqual(second, undefined);
+  strictEqual(breaker.enter(), undefined, "the second has its own second");
+  slow?.settle("neutral");
+  strictEqual(breaker.enter(), undefined, "the first has no place to give back any more");
+  second?.settle("success");
+  strictEqual(breaker.state(), "closed");
+});
+
+Deno.test("of several probes the first that says something decides", () => {
+  const { breaker, clock } = breakerUnderTest();
+  tell(breaker, ...times(5, "failure" as const));
+  clock.advance(5_000);
+  const slow = breaker.enter();
+  clock.advance(1_000);
+  const second = breaker.enter();
+  slow?.settle("failure");
+  strictEqual(breaker.state(), "open");
+  second?.settle("success");
+  strictEqual(breaker.state(), "open", "it began before the breaker opened again");
+});
+
 Deno.test("calls that began before the breaker opened neither close it nor count later", () => {
   const { breaker, clock } = breakerUnderTest();
   const slow = breaker.enter();
@@ -122,7 +154,7 @@ Deno.test("calls that began before the breaker opened neither close it nor count
   strictEqual(breaker.state(), "closed");
 });
 
-Deno.test("whatever happens, an open breaker is asked for at most one call at once", () => {
+Deno.test("whatever happens, an open breaker lets nothing through, and a half-open one no two calls at once", () => {
   const act = fc.oneof(
     fc.record({ act: fc.constant("enter" as const) }),
     fc.record({ act: fc.constant("advance" as const), milliseconds: fc.nat(20_000) }),

@@ -31,11 +31,16 @@ Deno.test("each status has its kind of fault, its place for retries and its mean
     [403, "upstream_failed", "nowhere", "success"],
     [404, "upstream_failed", "nowhere", "success"],
     [418, "upstream_failed", "nowhere", "success"],
-    [408, "upstream_timeout", "elsewhere", "failure"],
+    [408, "upstream_timeout", "elsewhere", "neutral"],
     [429, "overloaded", "elsewhere", "neutral"],
     [503, "overloaded", "elsewhere", "neutral"],
     [529, "overloaded", "elsewhere", "neutral"],
-    [500, "upstream_failed", "anywhere", "failure"],
+    // A request may be what the engine cannot bear: it is tried on one other, and takes the upstream from nobody.
+    [500, "upstream_failed", "elsewhere_once", "neutral"],
+    [501, "upstream_failed", "elsewhere_once", "neutral"],
+    [507, "upstream_failed", "elsewhere_once", "neutral"],
+    [599, "upstream_failed", "elsewhere_once", "neutral"],
+    // What stands before the engine could not reach it.
     [502, "upstream_failed", "anywhere", "failure"],
     [504, "upstream_failed", "anywhere", "failure"],
   ];

@@ -1,6 +1,7 @@
 // Tests of the upstream engine: the choice among replicas, retries and their bounds, and what a run leaves behind.
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import type { RunBounds } from "../../../src/engines/engine.ts";
+import { openaiWire } from "../../../src/engines/upstream/openai/openai_wire.ts";
 import { openUpstream, type Upstream } from "../../../src/engines/upstream/upstream.ts";
 import { openUpstreamEngine } from "../../../src/engines/upstream/upstream_engine.ts";
 import type { UpstreamSettings } from "../../../src/engines/upstream/upstream_settings.ts";
@@ -8,6 +9,7 @@ import type { Wire } from "../../../src/engines/upstream/wire.ts";
 import { systemClock } from "../../../src/time/clock.ts";
 import {
   answerBusy,
+  answerBytes,
   answerHtml,
   answerJson,
   answerStatus,
@@ -184,14 +186,14 @@ Deno.test("an answer that fell silent midway is not tried again", async () => {
   }, { settings: { betweenBytesTimeoutMs: 60 } });
 });
 
-Deno.test("a single replica that drops a connection or fails gets the request again; one that is busy or talks nonsense does not", async () => {
+Deno.test("a single replica that drops a connection or cannot be reached gets the request again; one that fails, is busy or talks nonsense does not", async () => {
   for (const script of [sendRaw(""), answerStatus(502)]) {
     await withReplicas([HELLO], async ({ servers, ask }) => {
       servers[0]?.plays(script, HELLO);
       strictEqual(await ask(), "hello");
     });
   }
-  for (const script of [answerBusy(503), answerHtml()]) {
+  for (const script of [answerStatus(500), answerBusy(503), answerHtml()]) {
     await withReplicas([HELLO], async ({ servers, ask, counts }) => {
       servers[0]?.plays(script, HELLO);
       await faultOf(ask());
@@ -201,7 +203,7 @@ Deno.test("a single replica that drops a connection or fails gets the request ag
 });
 
 Deno.test("a request is sent three times at most, to each replica once while others are left", async () => {
-  const failing = answerStatus(500);
+  const failing = answerStatus(502);
   await withReplicas([failing, failing, failing, failing], async ({ engine, counts }) => {
     const bounds = within();
     strictEqual((await faultOf(engine.run<"chat">(chatOf("hi"), bounds))).kind, "upstream_failed");
@@ -214,15 +216,57 @@ Deno.test("a request is sent three times at most, to each replica once while oth
   });
 });
 
-Deno.test("nonsense is tried on one other replica and no more", async () => {
-  await withReplicas([answerHtml(), answerHtml(), HELLO], async ({ ask, counts }) => {
-    strictEqual((await faultOf(ask())).kind, "upstream_answer_invalid");
-    deepStrictEqual(counts(), [1, 1, 0]);
+Deno.test("a failure that may be the request's own doing is tried on one other replica and no more", async () => {
+  const pairs: readonly (readonly [Script, Script, string])[] = [
+    [answerHtml(), answerHtml(), "upstream_answer_invalid"],
+    [answerStatus(500), answerStatus(500), "upstream_failed"],
+    [answerStatus(501), answerHtml(), "upstream_answer_invalid"],
+    [answerHtml(), answerStatus(500), "upstream_failed"],
+  ];
+  for (const [first, second, kind] of pairs) {
+    await withReplicas([first, second, HELLO], async ({ ask, counts }) => {
+      strictEqual((await faultOf(ask())).kind, kind);
+      deepStrictEqual(counts(), [1, 1, 0]);
+    });
+  }
+});
+
+Deno.test("one caller's requests that no engine bears take the model from nobody else", async () => {
+  const bears: Script = (reply, request) =>
+    (request.text().includes("POISON") ? answerStatus(500) : HELLO)(reply, request);
+  await withReplicas([bears, bears], async ({ engine, ask }) => {
+    for (let count = 0; count < 30; count++) {
+      strictEqual((await faultOf(engine.run<"chat">(chatOf("POISON"), within()))).kind, "upstream_failed");
+    }
+    strictEqual(engine.state(), "ready");
+    strictEqual(await ask(), "hello");
   });
 });
 
+Deno.test("whole answers that are text are bounded however large the setting is; those that carry data are not", async () => {
+  const settings = { answerBytesMax: 100_000_000 };
+  const spaces = (bytes: number): Script =>
+    answerBytes(`{"text":"hello"}${" ".repeat(bytes)}`, "application/json");
+  await withReplicas([spaces(8_000_000)], async ({ servers, ask, engine }) => {
+    strictEqual(await ask(), "hello");
+    servers[0]?.plays(spaces(9_000_000));
+    strictEqual((await faultOf(ask())).kind, "upstream_answer_invalid");
+    const sound = transcriptionOf(ReadableStream.from([new Uint8Array(10)]));
+    strictEqual(
+      (await faultOf(engine.run<"transcription">(sound, within()))).kind,
+      "upstream_answer_invalid",
+    );
+  }, { settings });
+  await withReplicas([
+    answerBytes(`{"data":[{"embedding":[1]}]}${" ".repeat(9_000_000)}`, "application/json"),
+  ], async ({ engine }) => {
+    const { dimensions } = await engine.run<"embedding">({ task: "embedding", texts: ["a"] }, within());
+    strictEqual(dimensions, 1);
+  }, { settings, wires: [openaiWire] });
+});
+
 Deno.test("the last fault is the one that is told, with its Retry-After", async () => {
-  await withReplicas([answerStatus(500), answerBusy(429, "9")], async ({ ask }) => {
+  await withReplicas([answerStatus(502), answerBusy(429, "9")], async ({ ask }) => {
     const fault = await faultOf(ask());
     // The busy one is not asked again; the one that failed is, and it is its fault that comes last.
     strictEqual(fault.kind, "upstream_failed");
@@ -311,8 +355,8 @@ Deno.test("an unhealthy upstream gets nothing; without another the model is down
 });
 
 Deno.test("a model is down while the breakers of all its upstreams are open", async () => {
-  await withReplicas([answerHtml(), answerHtml()], async ({ ask, engine }) => {
-    for (let count = 0; count < 5; count++) await faultOf(ask());
+  await withReplicas([answerStatus(502), answerStatus(504)], async ({ ask, engine }) => {
+    for (let count = 0; count < 10 && engine.state() !== "down"; count++) await faultOf(ask());
     strictEqual(engine.state(), "down");
     strictEqual((await faultOf(ask())).kind, "unavailable");
   });
@@ -334,10 +378,10 @@ Deno.test("a replica whose protocol lacks the task is passed over; when all lack
 });
 
 Deno.test("a caller who leaves while a retry is waited for ends it", async () => {
-  await withReplicas([answerStatus(500)], async ({ servers, ask }) => {
+  await withReplicas([answerStatus(502)], async ({ servers, ask }) => {
     const controller = new AbortController();
     servers[0]?.plays(async (reply, request) => {
-      await answerStatus(500)(reply, request);
+      await answerStatus(502)(reply, request);
       setTimeout(() => controller.abort(), 0);
     });
     const fault = await faultOf(ask(within(60_000, controller.signal)));

@@ -1,6 +1,8 @@
 // Tests of upstreams: calls with whole answers, their bounds and ends, health, breaker and TLS.
 import { deepStrictEqual, match, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { openUpstream, type Upstream } from "../../../src/engines/upstream/upstream.ts";
+import { breakerOutcome } from "../../../src/engines/upstream/upstream_fault.ts";
+import type { CallBounds } from "../../../src/engines/upstream/upstream_call.ts";
 import { Fault, type FaultKind } from "../../../src/faults/fault.ts";
 import { systemClock } from "../../../src/time/clock.ts";
 import {
@@ -17,6 +19,7 @@ import {
   sendRaw,
   startScriptedUpstream,
   streamEndlessly,
+  streamEvents,
 } from "../../support/scripted_upstream.ts";
 import { makeSelfSignedCertificate } from "../../support/self_signed_certificate.ts";
 import { chatOf, createTestWire, transcriptionOf } from "./test_wire.ts";
@@ -26,7 +29,7 @@ const options = { model: "m", usageInStreams: true };
 const HELLO = answerJson({ text: "hello" });
 
 /** One chat, read whole. */
-async function ask(upstream: Upstream, bounds = within()): Promise<string | undefined> {
+async function ask(upstream: Upstream, bounds: CallBounds = within()): Promise<string | undefined> {
   const answer = await upstream.whole<"chat">(upstream.wire.whole<"chat">(chatOf("hi"), options), bounds);
   return answer.choices[0]?.text;
 }
@@ -266,6 +269,7 @@ Deno.test("a server that takes no connection is a time-out of its own; one that 
   );
   const faults = await Promise.all([faultOf(ask(deaf)), faultOf(ask(deaf))]);
   deepStrictEqual(faults.map(({ kind }) => kind), ["upstream_timeout", "upstream_timeout"]);
+  deepStrictEqual(faults.map(breakerOutcome), ["failure", "failure"]);
   match(faults[0]?.message ?? "", /no connection/);
   await deaf.close();
   for (const filler of fillers) filler.close();
@@ -409,17 +413,35 @@ Deno.test("more calls than may be under way are refused, and their places come b
   });
 });
 
-Deno.test("five failures in a row open the breaker; refusals of input, busy answers and callers who leave do not", async () => {
+Deno.test("five failures to reach an upstream open its breaker; whatever a request can be to blame for does not", async () => {
   const changes: string[] = [];
-  await withUpstream({}, async ({ server, upstream }) => {
-    for (const script of [answerStatus(400), answerBusy(429), answerStatus(401), answerStatus(404)]) {
+  const timeouts = { firstByteTimeoutMs: 50, betweenBytesTimeoutMs: 50, wholeTimeoutMs: 150 };
+  await withUpstream(timeouts, async ({ server, upstream }) => {
+    const blameless: readonly Script[] = [
+      answerStatus(400),
+      answerBusy(429),
+      answerStatus(401),
+      answerStatus(404),
+      answerStatus(408),
+      answerStatus(500),
+      answerStatus(501),
+      answerHtml(),
+      answerJson({ other: 1 }),
+      answerBytes("x".repeat(1_000_001), "application/json"),
+      sendRaw("SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+      hangBeforeHead(),
+      hangMidBody('{"text":'),
+      drip(" ".repeat(1_000), "application/json", 20),
+    ];
+    for (const script of blameless) {
       server.plays(script);
       for (let count = 0; count < 6; count++) await faultOf(ask(upstream));
+      strictEqual(upstream.refusal(), undefined);
     }
     server.plays(hangBeforeHead());
     for (let count = 0; count < 6; count++) await faultOf(ask(upstream, within(20)));
     strictEqual(upstream.refusal(), undefined);
-    server.plays(answerHtml());
+    server.plays(answerStatus(502));
     for (let count = 0; count < 5; count++) await faultOf(ask(upstream));
     strictEqual(upstream.refusal(), "resting");
     const count = server.requests.length;
@@ -427,6 +449,69 @@ Deno.test("five failures in a row open the breaker; refusals of input, busy answ
     strictEqual(server.requests.length, count);
     deepStrictEqual(changes, ["gpu1 open"]);
   }, { events: { breakerChanged: (name, state) => changes.push(`${name} ${state}`) } });
+});
+
+for (
+  const [name, script] of [
+    ["a status 502", answerStatus(502)],
+    ["a status 504", answerStatus(504)],
+    ["a connection that is closed without an answer", sendRaw("")],
+    ["a connection that is reset", sendRaw("", "reset")],
+    [
+      "an answer that is dropped midway",
+      sendRaw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"te'),
+    ],
+  ] as const
+) {
+  Deno.test(`${name} counts as a failure to reach the upstream`, async () => {
+    await withUpstream({}, async ({ server, upstream }) => {
+      server.plays(script);
+      for (let count = 0; count < 5; count++) {
+        strictEqual(upstream.refusal(), undefined);
+        await faultOf(ask(upstream));
+      }
+      strictEqual(upstream.refusal(), "resting");
+    });
+  });
+}
+
+Deno.test("a stream that ends in good order but without its mark is no failure to reach the upstream", async () => {
+  await withUpstream({}, async ({ server, upstream }) => {
+    server.plays(streamEvents([": hello\n\n"]));
+    for (let count = 0; count < 6; count++) {
+      const call = upstream.wire.stream<"chat">(chatOf("hi"), options);
+      strictEqual((await faultOf(upstream.stream<"chat">(call, within()))).kind, "upstream_unreachable");
+    }
+    strictEqual(upstream.refusal(), undefined);
+  });
+});
+
+Deno.test("a call may bound its answer further than the settings do, never less", async () => {
+  await withUpstream({ answerBytesMax: 100_000 }, async ({ server, upstream }) => {
+    for (
+      const [answerBytesMax, characters, good] of [[80_000, 70_000, true], [80_000, 90_000, false], [
+        1_000_000,
+        110_000,
+        false,
+      ], [1_000_000, 90_000, true]] as const
+    ) {
+      for (const chunked of [false, true]) {
+        const body = JSON.stringify({ text: "x".repeat(characters) });
+        server.plays(
+          chunked
+            ? async (reply) => {
+              await reply.head(200, { "content-type": "application/json" });
+              await reply.chunk(body);
+              await reply.endChunks();
+            }
+            : answerBytes(body, "application/json"),
+        );
+        const asked = ask(upstream, { ...within(), answerBytesMax });
+        if (good) strictEqual((await asked)?.length, characters);
+        else strictEqual((await faultOf(asked)).kind, "upstream_answer_invalid");
+      }
+    }
+  });
 });
 
 Deno.test("a body in pieces goes up as it comes, and its own Fault ends the call", async () => {

@@ -210,6 +210,15 @@ Deno.test("calls whose JSON never ends are sent all the same", () => {
   deepStrictEqual(blocks.map(({ partial_json }) => partial_json), ['{"a', '{"b":1}', undefined]);
 });
 
+Deno.test("a hundred thousand calls that wait are sent in order, none of them twice", () => {
+  const count = 100_000;
+  const writer = open();
+  const batch = Array.from({ length: count }, (_, index) => begin(index));
+  const text = writer.open() + writer.items(batch) + writer.close();
+  const ids = [...text.matchAll(/"id":"c(\d+)"/g)].map(([, index]) => Number(index));
+  deepStrictEqual(ids, Array.from({ length: count }, (_, index) => index));
+});
+
 Deno.test("calls that wait are sent before the text that follows them", () => {
   const blocks = blocksTogether(
     written([[begin(0, '{"a'), begin(1, "{}"), text("so"), reasoning("x"), text("yes")]]),

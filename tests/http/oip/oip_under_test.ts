@@ -1,4 +1,5 @@
 // OIP under test: the routes of the protocol behind the real gate and before the real act; what computes is a script.
+import { responseOf } from "../../support/app_under_test.ts";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
 import { DEFAULT_CAPS } from "../../../src/access/request_caps.ts";
 import type { AuditEvent } from "../../../src/audit/audit_event.ts";
@@ -137,6 +138,7 @@ export function openOipUnderTest(
     }),
     standardHeaders: standardHeaders("http://127.0.0.1:8000", []),
     bodyBounds: { bodyBytesMax: 16, bodyTimeoutMs },
+    bodiesBytesMax: 1_048_576,
     allowedHosts: new Set(["127.0.0.1:8000"]),
     trustedProxies: [],
     labelAddress: (address) => address,
@@ -147,7 +149,7 @@ export function openOipUnderTest(
     headers.set("host", "127.0.0.1:8000");
     headers.set("authorization", role);
     const request = new Request(`http://127.0.0.1:8000${path}`, { ...init, headers });
-    return await app(request, { remoteAddr: { hostname: "192.0.2.1" } });
+    return responseOf(await app(request, { remoteAddr: { hostname: "192.0.2.1" } }));
   };
   const test: OipUnderTest = {
     app,

@@ -133,9 +133,27 @@ Deno.test("all other fields reach the door in the neutral form, and those that t
     logprobs: 20,
     stop: ["x"],
     choices: 3,
-    extra: { top_k: 40, guided_json: { type: "object", properties: { a: [null] } } },
+    topK: 40,
+    extra: { guided_json: { type: "object", properties: { a: [null] } } },
     reasoningEffort: "low",
   });
+});
+
+Deno.test("a top_k that was let through is checked before it takes its neutral place", async () => {
+  for (const top_k of [0, -1, 1.5, 1_000_001, "5", true, [5], {}]) {
+    deepStrictEqual(
+      await refusalOf(chatCompletionsRoute(fakeDoor().parts), {
+        model: "m1",
+        messages: [{ role: "user", content: "a" }],
+        top_k,
+      }),
+      ["/top_k is no whole number from 1 to 1000000"],
+    );
+  }
+  for (const [top_k, topK] of [[1, 1], [1_000_000, 1_000_000], [null, undefined]]) {
+    const { topK: told, extra } = await neutral({ top_k });
+    deepStrictEqual([told, extra], [topK, {}]);
+  }
 });
 
 Deno.test("null says the same as an absent field, and either name of the output's limit is understood", async () => {

@@ -54,10 +54,19 @@ Deno.test("a completion with every field reaches the door in the neutral form", 
     logprobs: 5,
     stop: ["x", "y"],
     choices: 2,
-    extra: { top_k: 5 },
+    topK: 5,
+    extra: {},
     suffix: "end",
     echo: true,
   }]);
+});
+
+Deno.test("a top_k of no sense is refused at its place", async () => {
+  const { fake, route } = routeWith({ answer: ANSWER });
+  deepStrictEqual(await refusalOf(route, { model: "nick", prompt: "a", top_k: 0 }), [
+    "/top_k is no whole number from 1 to 1000000",
+  ]);
+  deepStrictEqual(fake.requests, []);
 });
 
 Deno.test("a completion's answer has OpenAI's form and the model's own id", async () => {

@@ -1,5 +1,5 @@
 // Responses event writer: its events to the letter, whatever the pieces are, and nothing in a text that could forge one.
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import fc from "fast-check";
 import OpenAI from "openai";
 import type { ChatChoice, ChatEvent, FinishReason, ToolCall } from "../../../src/engines/chat.ts";
@@ -287,4 +287,30 @@ Deno.test("an answer has the same output in pieces as whole", () => {
       (read(write([batch])).at(-1)?.data as unknown as { response: { output: unknown } }).response;
     deepStrictEqual(output, JSON.parse(JSON.stringify(outputOf(choice, "resp_X"))));
   }));
+});
+
+Deno.test("OWASP API10: an engine that makes a great many items or parts of its answer is stopped", () => {
+  const alternating = (
+    types: readonly ["reasoning" | "text", "text" | "refusal"],
+    count: number,
+  ): ChatEvent[] =>
+    Array.from({ length: count }, (_, index) => ({ type: types[index % 2] ?? "text", choice: 0, text: "a" }));
+  const called = (count: number): ChatEvent[] =>
+    Array.from(
+      { length: count },
+      (_, index) => ({ type: "tool_call", choice: 0, index, id: `c${index}`, name: "f", arguments: "" }),
+    );
+  for (
+    const make of [
+      (count: number) => alternating(["reasoning", "text"], count),
+      (count: number) => alternating(["text", "refusal"], count),
+      called,
+    ]
+  ) {
+    strictEqual(read(write([make(1000)])).at(-1)?.event, "response.completed");
+    throws(
+      () => openWriter().items(make(1001)),
+      (thrown) => thrown instanceof Fault && thrown.kind === "upstream_answer_invalid",
+    );
+  }
 });

@@ -8,6 +8,7 @@ import type { AnswerStream } from "../../../src/engines/answer_stream.ts";
 import type { ChatAnswer, ChatChoice, ChatEvent, ChatRequest } from "../../../src/engines/chat.ts";
 import { Fault, toFault } from "../../../src/faults/fault.ts";
 import { buildAnswer, faultAnswer } from "../../../src/http/answer.ts";
+import { responseOf } from "../../support/app_under_test.ts";
 import type { Exchange } from "../../../src/http/exchange.ts";
 import type { InferenceDoor, PlaceField } from "../../../src/http/inference_door.ts";
 import { parseFields } from "../../../src/http/middleware/parse_fields.ts";
@@ -111,11 +112,11 @@ function openHarness(): Harness {
     try {
       ok(route.body);
       const answer = await route.handle(exchange, parseFields(route.body, body as JsonValue));
-      return buildAnswer(answer, {});
+      return responseOf(buildAnswer(answer, {}));
     } catch (thrown) {
       const fault = toFault(thrown);
       if (fault.kind === "internal") throw thrown;
-      return buildAnswer(faultAnswer(fault, openaiDialect, exchange.id), {});
+      return responseOf(buildAnswer(faultAnswer(fault, openaiDialect, exchange.id), {}));
     }
   };
   return { door, call, handler: async (request) => await call(await request.json()) };
@@ -258,7 +259,8 @@ Deno.test("every field that means something reaches the engine and is echoed", a
     topP: 0.25,
     stop: [],
     choices: 1,
-    extra: { top_k: 4 },
+    topK: 4,
+    extra: {},
   }]);
   const { id: _id, object: _object, created_at: _at, status: _status, completed_at: _done, ...rest } = answer;
   const { error: _error, incomplete_details: _why, model: _model, output: _output, usage: _usage, ...echo } =

@@ -1,12 +1,13 @@
 // POST /v1/audio/transcriptions: forms of real clients, files that go through, files that wait, and all that is refused.
-import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import OpenAI, { toFile } from "openai";
 import type { Transcription, TranscriptionRequest } from "../../../src/engines/task.ts";
 import { Fault, type FaultKind } from "../../../src/faults/fault.ts";
 import type { Exchange } from "../../../src/http/exchange.ts";
 import { transcriptionsRoute } from "../../../src/http/openai/transcriptions_route.ts";
-import { HeldBytes, readTranscriptionUpload } from "../../../src/http/openai/transcription_upload.ts";
+import { BodyBudget } from "../../../src/http/middleware/body_budget.ts";
+import { readTranscriptionUpload } from "../../../src/http/openai/transcription_upload.ts";
 import type { Answer, AnyRoute } from "../../../src/http/route.ts";
 import { fakeDoor } from "./fake_door.ts";
 
@@ -69,10 +70,10 @@ function transcribing(
 }
 
 /** What the gate does with a request on its way to the route. */
-async function post(route: AnyRoute, request: Request, bounds = BOUNDS): Promise<Answer> {
+async function post(route: AnyRoute, request: Request, bounds = BOUNDS, caller = "eve"): Promise<Answer> {
   ok(route.bodyForm !== undefined);
   route.bodyForm.requireAnnounced(request, bounds);
-  const body = await route.bodyForm.read(request, bounds);
+  const body = await route.bodyForm.read(request, bounds, caller);
   return await route.handle({ id: "req_1", request } as Exchange, body);
 }
 
@@ -89,6 +90,10 @@ function formOf(fields: readonly (readonly [string, string | File])[]): Request 
   for (const [name, value] of fields) form.append(name, value);
   return requestOf(form);
 }
+
+/** Memory for files that wait; all of it for one caller unless a share is given. */
+const openBudget = (bytesMax: number, callerBytesMax = bytesMax): BodyBudget =>
+  new BodyBudget({ bytesMax, callerBytesMax, shareUsedUp: "share", allUsedUp: "all" });
 
 const FILE = new File([wav(5000)], "speech.WAV", { type: "audio/x-wav" });
 
@@ -516,7 +521,7 @@ Deno.test("a form that drips on and on is given up before its model is known", a
   const dripping = setInterval(() => body.write("x".repeat(300)), 5);
   try {
     await rejects(
-      readTranscriptionUpload(body.request, { ...BOUNDS, uploadTimeoutMs: 40 }, new HeldBytes(1e6)),
+      readTranscriptionUpload(body.request, { ...BOUNDS, uploadTimeoutMs: 40 }, openBudget(1e6), "eve"),
       isKind("body_timeout"),
     );
   } finally {
@@ -525,33 +530,37 @@ Deno.test("a form that drips on and on is given up before its model is known", a
 });
 
 Deno.test("files that wait for the name of their model share a budget, and give it back however it ends", async () => {
-  const held = new HeldBytes(100);
+  const held = openBudget(100);
   const form = (bytes: number, model: string): Request =>
     raw(filePart(SOUND + "x".repeat(bytes - SOUND.length)) + part("model", model) + "--b--");
-  const first = await readTranscriptionUpload(form(60, "m1"), BOUNDS, held);
+  const first = await readTranscriptionUpload(form(60, "m1"), BOUNDS, held, "eve");
   strictEqual(held.bytes, 60);
-  const fault = await faultOf(readTranscriptionUpload(form(41, "m1"), BOUNDS, held));
-  deepStrictEqual([fault.kind, fault.details.retryAfterSeconds], ["overloaded", 1]);
+  const fault = await faultOf(readTranscriptionUpload(form(41, "m1"), BOUNDS, held, "eve"));
+  deepStrictEqual([fault.kind, fault.details.retryAfterSeconds], ["rate_limited", 1]);
   strictEqual(held.bytes, 60);
-  const second = await readTranscriptionUpload(form(40, "m1"), BOUNDS, held);
+  const second = await readTranscriptionUpload(form(40, "m1"), BOUNDS, held, "eve");
   strictEqual(held.bytes, 100);
   first.close();
   first.close();
   strictEqual(held.bytes, 40);
   second.close();
-  await rejects(readTranscriptionUpload(form(60, ""), BOUNDS, held), isKind("fields_invalid"));
-  await rejects(readTranscriptionUpload(raw(filePart(SOUND)), BOUNDS, held), isKind("request_invalid"));
+  await rejects(readTranscriptionUpload(form(60, ""), BOUNDS, held, "eve"), isKind("fields_invalid"));
+  await rejects(
+    readTranscriptionUpload(raw(filePart(SOUND)), BOUNDS, held, "eve"),
+    isKind("request_invalid"),
+  );
   const gone = await readTranscriptionUpload(
     raw(part("model", "m1") + filePart(SOUND) + "--b--"),
     BOUNDS,
     held,
+    "eve",
   );
   strictEqual(held.bytes, 0);
   gone.close();
   strictEqual(held.bytes, 0);
 });
 
-Deno.test("the route holds four of the largest files at most, and takes more when one of them is done", async () => {
+Deno.test("the route holds one of the largest files for a user and four for all, and takes more when one of them is done", async () => {
   let done = (): void => undefined;
   const waiting = new Promise<void>((resolve) => done = resolve);
   let arrived = 0;
@@ -561,13 +570,40 @@ Deno.test("the route holds four of the largest files at most, and takes more whe
     return SAID;
   });
   const file = new File([wav(BOUNDS.bodyBytesMax - 1000)], "a.wav");
-  const form = (): Request => formOf([["file", file], ["model", "m1"]]);
-  const first = Array.from({ length: 4 }, () => post(route, form()));
+  const send = (caller: string): Promise<Answer> =>
+    post(route, formOf([["file", file], ["model", "m1"]]), BOUNDS, caller);
+  const first = ["a", "b", "c"].map(send);
+  while (arrived < 3) await new Promise((resolve) => setTimeout(resolve, 1));
+  const ofOne = await faultOf(send("a"));
+  deepStrictEqual([ofOne.kind, ofOne.details.retryAfterSeconds], ["rate_limited", 1]);
+  match(ofOne.details.detail ?? "", /^Too many of your uploads .* Send the field model before the file/);
+  first.push(send("d"));
   while (arrived < 4) await new Promise((resolve) => setTimeout(resolve, 1));
-  strictEqual((await faultOf(post(route, form()))).kind, "overloaded");
+  const ofAll = await faultOf(send("e"));
+  deepStrictEqual([ofAll.kind, ofAll.details.retryAfterSeconds], ["overloaded", 1]);
   done();
   await Promise.all(first);
-  strictEqual((await post(route, form())).status, 200);
+  strictEqual((await send("a")).status, 200);
+});
+
+Deno.test("a file that is small waits for the name of its model however many large ones wait", async () => {
+  const held = openBudget(60, 50);
+  const bounds = { ...BOUNDS, smallFileBytesMax: 40 };
+  const form = (bytes: number): Request =>
+    raw(filePart(SOUND + "x".repeat(bytes - SOUND.length)) + part("model", "m1") + "--b--");
+  const uploads = [await readTranscriptionUpload(form(90), bounds, held, "eve")];
+  // Only what is beyond a small file's size is counted here.
+  strictEqual(held.bytes, 50);
+  strictEqual((await faultOf(readTranscriptionUpload(form(41), bounds, held, "eve"))).kind, "rate_limited");
+  strictEqual((await faultOf(readTranscriptionUpload(form(51), bounds, held, "bob"))).kind, "overloaded");
+  for (const caller of ["eve", "bob"]) {
+    uploads.push(await readTranscriptionUpload(form(40), bounds, held, caller));
+  }
+  strictEqual(held.bytes, 50);
+  uploads.forEach((upload) => upload.close());
+  strictEqual(held.bytes, 0);
+  const route = transcribing(undefined, SAID, 1000).route;
+  strictEqual(route.bodyForm?.heldBytesMax, 1000);
 });
 
 Deno.test("an upstream never takes a file for whole whose form turns out wrong", async () => {
@@ -628,7 +664,7 @@ Deno.test("any form gives the same however it is split, and nothing but Faults; 
     ),
     { maxLength: 6 },
   ).map((pieces) => pieces.join(""));
-  const held = new HeldBytes(1e6);
+  const held = openBudget(1e6);
   const outcome = async (text: string, pieceBytes: number): Promise<unknown> => {
     const bytes = latin1(text);
     let at = 0;
@@ -640,7 +676,7 @@ Deno.test("any form gives the same however it is split, and nothing but Faults; 
     }, { highWaterMark: 0 });
     try {
       const request = requestOf(body, "multipart/form-data; boundary=b");
-      const upload = await readTranscriptionUpload(request, BOUNDS, held);
+      const upload = await readTranscriptionUpload(request, BOUNDS, held, "eve");
       try {
         return [upload.fields, upload.file.name, String.fromCharCode(...await bytesOf(upload.file.bytes))];
       } finally {

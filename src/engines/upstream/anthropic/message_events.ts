@@ -10,6 +10,7 @@ import {
   objectOf,
   parseAnswer,
   textOf,
+  TOOL_CALLS_MAX,
 } from "../answer_json.ts";
 import { argumentsOf, type MessageStop, stopOf, usageOf, wordOf } from "./messages.ts";
 
@@ -22,6 +23,9 @@ const COUNTS = [
   "cache_read_input_tokens",
   "output_tokens_details",
 ] as const;
+
+/** Blocks come one after the other; servers that open all calls before they close one have room as well. */
+const BLOCKS_OPEN_MAX = 256;
 
 /** One content block that has begun. */
 interface OpenBlock {
@@ -49,12 +53,14 @@ export function openMessageReader(): EventReader<ChatEvent> {
   const openBlock = ({ index, content_block: block }: AnswerObject): readonly ChatEvent[] => {
     if (typeof index !== "number" || !isObject(block)) throw answerInvalid("a content block is none");
     if (blocks.has(index)) throw answerInvalid("a content block begins twice");
+    if (blocks.size === BLOCKS_OPEN_MAX) throw answerInvalid("too many content blocks are open");
     if (block.type !== "tool_use") {
       blocks.set(index, { call: undefined, hasArguments: false });
       // Empty by the protocol; a server that begins with text means it.
       if (block.type === "text") return written("text", block.text);
       return block.type === "thinking" ? written("reasoning", block.thinking) : NOTHING;
     }
+    if (calls === TOOL_CALLS_MAX) throw answerInvalid("it has too many tool calls");
     const call = calls++;
     const input = block.input === undefined ? "{}" : argumentsOf(block.input);
     const hasArguments = input !== "{}";

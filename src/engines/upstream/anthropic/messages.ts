@@ -22,6 +22,7 @@ import {
   shallowJson,
   textOf,
   tokensOf,
+  TOOL_CALLS_MAX,
 } from "../answer_json.ts";
 
 /** The API demands a number; this one holds where nobody named one. */
@@ -224,6 +225,7 @@ export function readMessage(bytes: Uint8Array): ChatAnswer {
     if (block.type === "text") text += textOf(block.text, "a text") ?? "";
     else if (block.type === "thinking") reasoning += textOf(block.thinking, "a thought") ?? "";
     else if (block.type === "tool_use") {
+      if (toolCalls.length === TOOL_CALLS_MAX) throw answerInvalid("it has too many tool calls");
       toolCalls.push({ id: wordOf(block.id), name: wordOf(block.name), arguments: argumentsOf(block.input) });
     }
   }

@@ -17,6 +17,7 @@ import {
   objectOf,
   readAnswerObject,
   textOf,
+  TOOL_CALLS_MAX,
 } from "../answer_json.ts";
 import type { StreamCall, WholeCall, WireOptions, WireRequest } from "../wire.ts";
 import {
@@ -27,7 +28,6 @@ import {
   newToolCallId,
   orderedChoices,
   stopSequenceOf,
-  TOOL_CALLS_MAX,
   writtenIn,
 } from "./choice.ts";
 import { ChatEventReader } from "./chat_events.ts";

@@ -12,6 +12,7 @@ import {
   objectOf,
   parseAnswer,
   textOf,
+  TOOL_CALLS_MAX,
   wholeNumberOf,
 } from "../answer_json.ts";
 import type { EventReader, WireEvent, WireOptions } from "../wire.ts";
@@ -22,13 +23,14 @@ import {
   logprobsOf,
   newToolCallId,
   stopSequenceOf,
-  TOOL_CALLS_MAX,
   writtenIn,
 } from "./choice.ts";
 import { findUsage } from "./usage.ts";
 
 const NOTHING: readonly ChatEvent[] = [];
 const OPEN_BRACE = 0x7b;
+/** Engines give each choice one piece an event, as a rule; so many pieces more are let pass. */
+const PIECES_BESIDES_MAX = 16;
 
 interface CallState {
   /** Ours: the position among the calls of the choice. */
@@ -98,7 +100,11 @@ export class ChatEventReader implements EventReader<ChatEvent> {
     const { choices } = chunk;
     const items: ChatEvent[] = [];
     if (choices !== null && choices !== undefined) {
-      for (const choice of listOf(choices, "its list of choices")) {
+      const pieces = listOf(choices, "its list of choices");
+      if (pieces.length > this.#count.max + PIECES_BESIDES_MAX) {
+        throw answerInvalid("an event has too many choices");
+      }
+      for (const choice of pieces) {
         this.#readChoice(objectOf(choice, "a choice"), items);
       }
     }
@@ -149,7 +155,9 @@ export class ChatEventReader implements EventReader<ChatEvent> {
       items.push({ type: "refusal", choice: index, text: refusal });
     }
     if (delta.tool_calls === null || delta.tool_calls === undefined) return;
-    for (const fragment of listOf(delta.tool_calls, "its list of tool calls")) {
+    const fragments = listOf(delta.tool_calls, "its list of tool calls");
+    if (fragments.length > TOOL_CALLS_MAX) throw answerInvalid("a delta has too many tool calls");
+    for (const fragment of fragments) {
       readCall(objectOf(fragment, "a tool call"), state, index, items);
     }
   }

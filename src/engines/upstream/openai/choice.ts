@@ -16,8 +16,8 @@ import {
 const LOGPROBS_DEPTH_MAX = 10;
 /** Arguments that an engine sends as an object instead of as text. */
 const ARGUMENTS_DEPTH_MAX = 64;
-/** Calls of one choice. */
-export const TOOL_CALLS_MAX = 128;
+/** Parts of one content, and of one thought. */
+const PARTS_MAX = 1_000;
 
 /** Words of engines for why an answer ended; others mean that the model was done. */
 const FINISH_REASONS: ReadonlyMap<string, FinishReason> = new Map([
@@ -85,6 +85,7 @@ export function writtenIn(message: AnswerObject): Written {
   const reasoning = textOf(message.reasoning_content, "its reasoning") ||
     textOf(message.reasoning, "its reasoning") || "";
   if (!Array.isArray(content)) return { text: textOf(content, "its content") ?? "", reasoning };
+  if (content.length > PARTS_MAX) throw answerInvalid("its content has too many parts");
   const parts = { text: "", reasoning };
   for (const part of content) {
     if (typeof part === "string") parts.text += part;
@@ -100,6 +101,7 @@ export function writtenIn(message: AnswerObject): Written {
 /** Mistral's thinking parts hold text or text parts. */
 function thoughtIn(thinking: unknown): string {
   if (!Array.isArray(thinking)) return textOf(thinking, "its reasoning") ?? "";
+  if (thinking.length > PARTS_MAX) throw answerInvalid("its reasoning has too many parts");
   return thinking.map((part) => textOf(objectOf(part, "a part of its reasoning").text, "its reasoning") ?? "")
     .join("");
 }

@@ -5,6 +5,9 @@ import type { WholeCall, WireOptions } from "../wire.ts";
 import { JSON_ONLY, jsonRequest } from "./json_request.ts";
 import { readUsage } from "./usage.ts";
 
+/** Categories of one judgement; OpenAI's models have thirteen. */
+const CATEGORIES_MAX = 256;
+
 /** Texts to judgements. */
 export function moderationCall(request: ModerationRequest, { model }: WireOptions): WholeCall<"moderation"> {
   return {
@@ -40,7 +43,9 @@ function membersOf<Value>(
 ): Readonly<Record<string, Value>> {
   if (value === null || value === undefined) return {};
   const members: [string, Value][] = [];
-  for (const [name, member] of Object.entries(objectOf(value, what))) {
+  const entries = Object.entries(objectOf(value, what));
+  if (entries.length > CATEGORIES_MAX) throw answerInvalid("a result has too many categories");
+  for (const [name, member] of entries) {
     if (member === null) continue;
     if (!isValid(member)) throw answerInvalid(`${what} is of the wrong type`);
     members.push([name, member]);

@@ -185,6 +185,39 @@ Deno.test("an error event ends the stream as failed or overloaded, and only its 
   strictEqual(faultOf([{ type: "error" }]).kind, "upstream_failed");
 });
 
+const toolStart = (index: number) => ({
+  type: "content_block_start",
+  index,
+  content_block: { type: "tool_use", id: `toolu_${index}`, name: "time", input: {} },
+});
+const stopOf = (index: number) => ({ type: "content_block_stop", index });
+
+Deno.test("a stream has at most 128 calls, whether their blocks are closed or not", () => {
+  const calls = (count: number, closed: boolean) =>
+    Array.from(
+      { length: count },
+      (_, index) => closed ? [toolStart(index), stopOf(index)] : [toolStart(index)],
+    )
+      .flat();
+  for (const closed of [true, false]) {
+    strictEqual(read([START, ...calls(128, closed), END, STOP]).ended, true);
+    strictEqual(faultOf([START, ...calls(129, closed)]).kind, "upstream_answer_invalid");
+  }
+});
+
+Deno.test("a stream has at most 256 blocks open at once, and any number one after the other", () => {
+  const starts = (count: number) => Array.from({ length: count }, (_, index) => ({ ...TEXT, index }));
+  strictEqual(read([START, ...starts(256), stopOf(7), { ...TEXT, index: 256 }, END, STOP]).ended, true);
+  strictEqual(faultOf([START, ...starts(257)]).kind, "upstream_answer_invalid");
+  const oneByOne = starts(1_000).flatMap((start) => [start, stopOf(start.index)]);
+  strictEqual(read([START, ...oneByOne, END, STOP]).ended, true);
+});
+
+Deno.test("an error's code that is none we know is not told, though it is a plain word", () => {
+  const { message } = faultOf([{ type: "error", error: { type: "sk-4f9a-key" } }]);
+  strictEqual(message.includes("sk-4f9a"), false);
+});
+
 Deno.test("what is no event of a message is refused", () => {
   const delta = { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "a" } };
   const broken: readonly (readonly unknown[])[] = [

@@ -313,6 +313,18 @@ Deno.test("text, thinking and tool calls are read from their blocks; others are 
   });
 });
 
+Deno.test("an answer has at most 128 calls", () => {
+  const calls = (count: number) =>
+    Array.from({ length: count }, (_, index) => ({
+      type: "tool_use",
+      id: `toolu_${index}`,
+      name: "time",
+      input: {},
+    }));
+  strictEqual(read({ ...ANSWER, content: calls(128) }).choices[0]?.toolCalls.length, 128);
+  strictEqual(faultOf(() => read({ ...ANSWER, content: calls(129) })).kind, "upstream_answer_invalid");
+});
+
 Deno.test("every documented stop reason has a finish reason, and one that is new is an end", () => {
   const finishOf = (reason: string) => read({ ...ANSWER, stop_reason: reason }).choices[0]?.finish;
   strictEqual(finishOf("end_turn"), "stop");

@@ -167,6 +167,32 @@ Deno.test("choices whose end went unsaid end with the end mark", () => {
   );
 });
 
+Deno.test("an event holds a few pieces more than choices were asked for, and no more", () => {
+  const piece = { index: 0, delta: { content: "a" } };
+  const pieces = (count: number) => event({ choices: Array(count).fill(piece) });
+  strictEqual(openReader().read(pieces(17)).length, 17);
+  refuses(() => openReader().read(pieces(18)));
+  strictEqual(openReader({ choices: 8 }).read(pieces(24)).length, 24);
+  refuses(() => openReader({ choices: 8 }).read(pieces(25)));
+  refuses(() => openReader().read(event({ choices: Array(100_000).fill({}) })));
+});
+
+Deno.test("a delta holds no more calls than an answer may have, and a bounded number of parts", () => {
+  const fragment = { index: 0, id: "c", function: { name: "n", arguments: "1" } };
+  strictEqual(openReader().read(call(...Array(128).fill(fragment))).length, 128);
+  refuses(() => openReader().read(call(...Array(129).fill(fragment))));
+  const text = { type: "text", text: "a" };
+  const thoughts = (count: number) => [{ type: "thinking", thinking: Array(count).fill(text) }];
+  deepStrictEqual(openReader().read(delta({ content: Array(1_000).fill(text) })), [
+    { type: "text", choice: 0, text: "a".repeat(1_000) },
+  ]);
+  refuses(() => openReader().read(delta({ content: Array(1_001).fill(text) })));
+  deepStrictEqual(openReader().read(delta({ content: thoughts(1_000) })), [
+    { type: "reasoning", choice: 0, text: "a".repeat(1_000) },
+  ]);
+  refuses(() => openReader().read(delta({ content: thoughts(1_001) })));
+});
+
 Deno.test("a completion's texts are read; of several prompts none may be missing", () => {
   const open = (prompts: string[]) =>
     openaiWire.stream<"completion">(completionRequest({ prompts }), OPTIONS).openReader();

@@ -48,6 +48,17 @@ Deno.test("a category called __proto__ is a name like others", () => {
   strictEqual(Object.getPrototypeOf(categories), Object.prototype);
 });
 
+const named = (count: number, value: unknown) =>
+  Object.fromEntries(Array.from({ length: count }, (_, index) => [`c${index}`, value]));
+
+Deno.test("as many categories as any model has are read", () => {
+  const [result] = read({
+    results: [{ flagged: true, categories: named(256, true), category_scores: named(256, 1) }],
+  }).results;
+  strictEqual(Object.keys(result?.categories ?? {}).length, 256);
+  strictEqual(Object.keys(result?.scores ?? {}).length, 256);
+});
+
 Deno.test("a malformed answer is refused", () => {
   const bodies: Record<string, unknown> = {
     "no results": {},
@@ -59,6 +70,8 @@ Deno.test("a malformed answer is refused", () => {
     "categories as a list": { results: [{ flagged: true, categories: [] }] },
     "a category as text": { results: [{ flagged: true, categories: { a: "SECRET" } }] },
     "a score as text": { results: [{ flagged: true, category_scores: { a: "1" } }] },
+    "more categories than any model has": { results: [{ flagged: true, categories: named(257, true) }] },
+    "more scores than any model has": { results: [{ flagged: true, category_scores: named(257, 0) }] },
     "scores as a number": { results: [{ flagged: true, category_scores: 1 }] },
   };
   for (const [about, body] of Object.entries(bodies)) {
