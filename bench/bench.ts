@@ -1,9 +1,12 @@
-// The bench: what the gate costs beside bare Hono, and what the server leaves of the bare runtime's speed. Linux only.
+// The bench: what the gate costs beside bare Hono, before a model here and before an engine elsewhere, and what the server leaves
+// of the bare runtime's speed. Linux only.
 import { printError, printLine } from "../src/telemetry/terminal.ts";
 import { LoadGenerator } from "./load_generator.ts";
 import { measureEmptyServer } from "./measure_empty_server.ts";
 import { measureGate } from "./measure_gate.ts";
+import { measureHeldStreams } from "./measure_held_streams.ts";
 import { measureModel } from "./measure_model.ts";
+import { measureProxy } from "./measure_proxy.ts";
 import { measureStart } from "./measure_start.ts";
 import type { Effort } from "./phase.ts";
 import { loadAverage } from "./process_figures.ts";
@@ -12,11 +15,15 @@ import { formatTable, type TableRow } from "./table.ts";
 const FULL: Effort = {
   gate: { warmUpMs: 8000, rounds: 10, roundMs: 800 },
   model: { warmUpMs: 2500, rounds: 11, roundMs: 650 },
+  proxy: { warmUpMs: 24_000, rounds: 8, roundMs: 800 },
+  heldStreams: { streams: 1000, settleMs: 6000, holdMs: 6000 },
   starts: 5,
 };
 const QUICK: Effort = {
   gate: { warmUpMs: 2500, rounds: 3, roundMs: 400 },
   model: { warmUpMs: 800, rounds: 4, roundMs: 300 },
+  proxy: { warmUpMs: 6000, rounds: 3, roundMs: 400 },
+  heldStreams: { streams: 1000, settleMs: 2500, holdMs: 2500 },
   starts: 2,
 };
 
@@ -29,6 +36,8 @@ async function bench(effort: Effort): Promise<void> {
   try {
     const phases = [
       ["the gate beside bare Hono", measureGate],
+      ["the gate beside a bare Hono proxy", measureProxy],
+      ["streams held open", measureHeldStreams],
       ["a server without a model", measureEmptyServer],
       ["the model beside the bare runtime", measureModel],
       ["start to ready", measureStart],

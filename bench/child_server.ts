@@ -23,6 +23,11 @@ const OPEN_LIMITS = {
   PORTCULLIS_ADMIN_PASSWORD: PASSWORD,
 };
 
+/** For servers of the bench's own. */
+export function benchFlags(): string[] {
+  return ["-P=bench", "--no-prompt", "--cached-only", "--frozen", "--no-remote"];
+}
+
 /**
  * Starts `deno run FLAGS FILE PORT`.
  *

@@ -15,7 +15,7 @@ export class LoadGenerator {
   /**
    * Sends over `connections` keep-alive connections, one request at a time on each, for `durationMs`.
    *
-   * @throws Error when any answer is not 200, or a connection breaks
+   * @throws Error when any answer is not 200, a stream ends without its mark, or a connection breaks
    */
   async run(target: LoadTarget, connections: number, durationMs: number): Promise<LoadReport> {
     const { promise, resolve, reject } = Promise.withResolvers<LoadReport>();
@@ -41,7 +41,8 @@ export class LoadGenerator {
   }
 }
 
-function encodeRequests({ port, path, token, bodies }: LoadTarget): Uint8Array[] {
+/** As bytes, one for each body. */
+export function encodeRequests({ port, path, token, bodies }: LoadTarget): Uint8Array[] {
   const encoder = new TextEncoder();
   const authorization = token === undefined ? "" : `Authorization: Bearer ${token}\r\n`;
   const head = (method: string, rest: string) =>

@@ -11,7 +11,7 @@ const CONNECTIONS = 32;
 export async function measureEmptyServer({ effort, folder, generator }: PhaseMeans): Promise<PhaseFindings> {
   const modelsDir = `${folder}/no-models`;
   await Deno.mkdir(modelsDir);
-  const server = startRealServer(`${folder}/empty`, modelsDir);
+  const server = startRealServer(`${folder}/empty`, { PORTCULLIS_MODELS_DIR: modelsDir });
   try {
     await server.answers("/readyz");
     const token = await signIn(server);

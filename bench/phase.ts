@@ -2,11 +2,13 @@
 import type { LoadGenerator } from "./load_generator.ts";
 import type { TableRow } from "./table.ts";
 
-/** How much is measured: all phases together take less than 3 minutes, or 45 s. */
+/** How much is measured: all phases together take less than 6 minutes, or 2. */
 export interface Effort {
   /** V8 goes on compiling for the gate's first 20,000 requests or so, in threads that count as the gate's. */
   readonly gate: RoundsEffort;
   readonly model: RoundsEffort;
+  readonly proxy: RoundsEffort;
+  readonly heldStreams: HeldStreamsEffort;
   readonly starts: number;
 }
 
@@ -15,6 +17,13 @@ export interface RoundsEffort {
   readonly warmUpMs: number;
   readonly rounds: number;
   readonly roundMs: number;
+}
+
+export interface HeldStreamsEffort {
+  readonly streams: number;
+  /** Until nothing grows any more. */
+  readonly settleMs: number;
+  readonly holdMs: number;
 }
 
 export interface PhaseMeans {

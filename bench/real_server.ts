@@ -3,14 +3,16 @@ import { permissionFlags } from "../src/cli/permission_flags.ts";
 import { parseConfig } from "../src/config/config.ts";
 import { type ChildServer, startChildServer } from "./child_server.ts";
 
-/** @param modelsDir absent: the models of the repository */
-export function startRealServer(dataDir: string, modelsDir?: string): ChildServer {
-  const models: Record<string, string> = modelsDir === undefined ? {} : { PORTCULLIS_MODELS_DIR: modelsDir };
+/** @param settings variables by their whole names; without any, the server has the models of the repository */
+export function startRealServer(
+  dataDir: string,
+  settings: Readonly<Record<string, string>> = {},
+): ChildServer {
   return startChildServer("src/main.ts", {
     PORTCULLIS_DATA_DIR: dataDir,
     // One, as the bare worker is one, however many cores there are.
     PORTCULLIS_ENGINE_WORKERS: "1",
-    ...models,
+    ...settings,
   }, flags);
 }
 

@@ -218,7 +218,15 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
   if (route.policy.kind === "nothing") return await route.handle(exchange, undefined as never);
   // 5. Query and body by what is announced: media type, encoding, length. Nothing is read yet.
   requireNoQuery(request);
-  const bounds = boundsOf(route, parts);
+  let held = 0;
+  const bounds = {
+    ...boundsOf(route, parts),
+    // A body that did not say how large it is counted as the largest till now.
+    onRead(bytes: number) {
+      parts.bodyBudget.giveBack(caller, held - heldBytesOf(route, bytes));
+      held = heldBytesOf(route, bytes);
+    },
+  };
   if (route.bodyForm !== undefined) route.bodyForm.requireAnnounced(request, bounds);
   else if (route.body !== undefined) requireJsonAnnounced(request, bounds);
   else requireNoBody(request);
@@ -230,8 +238,8 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
     requireAction(exchange, route.policy.action);
   }
   // 5, the costly part: room for the bytes, the bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
-  const bytes = heldBytesOf(route, announcedBytes(request, bounds));
-  parts.bodyBudget.take(caller, bytes);
+  held = heldBytesOf(route, announcedBytes(request, bounds));
+  parts.bodyBudget.take(caller, held);
   try {
     const body = route.bodyForm !== undefined
       ? await route.bodyForm.read(request, bounds, caller)
@@ -241,7 +249,7 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
     // 8. The handler records what it does, before it does it.
     return await route.handle(exchange, body as never);
   } finally {
-    parts.bodyBudget.giveBack(caller, bytes);
+    parts.bodyBudget.giveBack(caller, held);
   }
 }
 

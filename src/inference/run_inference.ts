@@ -224,7 +224,7 @@ class Run<Request extends TaskRequest> {
     const { signal } = this.#controller;
     const bounds = { signal, deadlineMs: this.#context.deadlineMs, trace: this.trace };
     const candidates = this.#candidates();
-    let last = notReady(this.model);
+    let last: Fault | undefined;
     for (const [index, candidate] of candidates.entries()) {
       const engine = this.#parts.engines.get(candidate.id);
       if (engine?.state() !== "ready") continue;
@@ -232,7 +232,7 @@ class Run<Request extends TaskRequest> {
         await this.#context.record.inferenceRerouted(
           this.model.id,
           candidate.id,
-          FAULT_TABLE[last.kind].code,
+          FAULT_TABLE[(last ?? notReady(this.model)).kind].code,
         );
       }
       try {
@@ -242,7 +242,7 @@ class Run<Request extends TaskRequest> {
         if (!ENGINE_FAULTS.includes(last.kind) || isSpent(this.request)) throw thrown;
       }
     }
-    throw last;
+    throw last ?? notReady(this.model);
   }
 
   /** Runs and records the outcome, good or bad. No result leaves before the record of it is durable. */

@@ -34,7 +34,7 @@ import {
   streamEvents,
 } from "../support/scripted_upstream.ts";
 import { makeSelfSignedCertificate } from "../support/self_signed_certificate.ts";
-import { flagsFor, freePort } from "../support/server_under_test.ts";
+import { environmentOfServers, flagsFor, freePort } from "../support/server_under_test.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
 /** Stands in all that an upstream writes where it fails. */

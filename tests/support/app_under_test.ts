@@ -208,6 +208,10 @@ export async function openAppUnderTest(
   const call: AppUnderTest["call"] = async (path, { from = "192.0.2.1", ...init } = {}) => {
     const headers = new Headers(init.headers);
     if (!headers.has("host")) headers.set("host", "127.0.0.1:8000");
+    // As clients send what they have as a whole.
+    if (typeof init.body === "string" && !headers.has("content-length")) {
+      headers.set("content-length", String(new TextEncoder().encode(init.body).length));
+    }
     const request = new Request(`${ORIGIN}${path}`, { ...init, headers });
     return responseOf(await portcullis.app(request, { remoteAddr: { hostname: from } }));
   };

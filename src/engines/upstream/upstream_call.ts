@@ -40,8 +40,12 @@ export interface CallBounds extends Pick<RunBounds, "signal" | "deadlineMs"> {
 
 /** Bodies of so many bytes are read as one. */
 const SMALL_BYTES_MAX = 64 * 1024;
+const BUFFER_BYTES_FIRST = 4096;
+const BUFFER_BYTES_MAX = 64 * 1024;
 /** After an answer's end mark, the end of its body is awaited for so long: only then can the connection be used again. */
 const READ_OUT_MS = 100;
+/** Room for what may still come then, which nobody wants. */
+const READ_OUT_BYTES = 16;
 
 /**
  * One call. `open` once, then `read` to the end, then `finish`; `fail` and `cancel` end it early, as do time-outs and the caller.
@@ -62,7 +66,9 @@ export class UpstreamCall {
   /** When the read under way began; silence counts only while somebody listens. */
   #readingSinceMs: number | undefined;
   #response: Response | undefined;
-  #reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
+  #reader: ReadableStreamBYOBReader | undefined;
+  /** Read into again and again: the runtime's own buffers are of 64 KiB for each piece. */
+  #buffer = new ArrayBuffer(BUFFER_BYTES_FIRST);
   #bodyEnded = false;
   #bytes = 0;
 
@@ -107,28 +113,33 @@ export class UpstreamCall {
   }
 
   /**
-   * The next piece of the body, or undefined after its end.
+   * The next piece of the body, or undefined after its end. The piece is good until the next call.
    *
    * @throws Fault as `open`; `client_left` after `cancel()`
    */
   async read(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     this.#requireWanted();
-    const reader = this.#reader ??= this.#response?.body?.getReader();
+    const reader = this.#reader ??= this.#response?.body?.getReader({ mode: "byob" });
     if (this.#end === "done" || reader === undefined) return undefined;
     this.#readingSinceMs = this.#target.clock.monotonic();
-    let piece: ReadableStreamReadResult<Uint8Array<ArrayBuffer>>;
+    let piece: { readonly done: boolean; readonly value?: Uint8Array<ArrayBuffer> | undefined };
     try {
-      piece = await reader.read();
+      piece = await reader.read(new Uint8Array(this.#buffer));
     } catch {
       throw this.fail(this.#brokenOff());
     }
     this.#readingSinceMs = undefined;
     // Where the call ended while this read waited, that is what made the read come back.
     this.#requireWanted();
-    if (piece.done) {
+    if (piece.done || piece.value === undefined) {
       this.#bodyEnded = true;
       return undefined;
     }
+    const { buffer } = piece.value;
+    // A piece that fills the buffer is one of a large answer.
+    this.#buffer = piece.value.length === buffer.byteLength && buffer.byteLength < BUFFER_BYTES_MAX
+      ? new ArrayBuffer(2 * buffer.byteLength)
+      : buffer;
     this.#firstByteCame = true;
     this.#bytes += piece.value.length;
     if (this.#bytes > this.#bytesMax) {
@@ -149,7 +160,9 @@ export class UpstreamCall {
     const isSmall = announced !== null && Number(announced) <= SMALL_BYTES_MAX;
     if (isSmall && headers?.has("transfer-encoding") === false) return await this.#readSmall();
     const pieces: Uint8Array<ArrayBuffer>[] = [];
-    for (let piece = await this.read(); piece !== undefined; piece = await this.read()) pieces.push(piece);
+    for (let piece = await this.read(); piece !== undefined; piece = await this.read()) {
+      pieces.push(piece.slice());
+    }
     return joined(pieces);
   }
 
@@ -273,7 +286,7 @@ export class UpstreamCall {
         const piece = await this.read();
         if (piece === undefined) break;
         bytes += piece.length;
-        pieces.push(piece);
+        pieces.push(piece.slice());
       }
     }
     const body = joined(pieces).subarray(0, ERROR_BODY_BYTES_MAX);
@@ -371,7 +384,9 @@ export class UpstreamCall {
     clearTimeout(this.#timer);
     this.#bounds.signal.removeEventListener("abort", this.#onAbort);
     if (end === "done") {
-      const reader = this.#bodyEnded ? undefined : this.#reader ?? this.#response?.body?.getReader();
+      const reader = this.#bodyEnded
+        ? undefined
+        : this.#reader ?? this.#response?.body?.getReader({ mode: "byob" });
       if (reader !== undefined) this.#target.lingers(readOut(reader));
     } else if (!this.#bodyEnded) {
       // The abort's reason is what `fetch` rejects with. Once there is a reader, only its cancelling is sure to close the connection.
@@ -383,11 +398,11 @@ export class UpstreamCall {
 }
 
 /** Reads what is left of an answer that is complete, which should be no more than the end of its body; cancels what is more. */
-async function readOut(reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>): Promise<void> {
+async function readOut(reader: ReadableStreamBYOBReader): Promise<void> {
   const cancel = (): Promise<void> => reader.cancel().catch(ignore);
   const timer = setTimeout(cancel, READ_OUT_MS);
   try {
-    const { done } = await reader.read();
+    const { done } = await reader.read(new Uint8Array(READ_OUT_BYTES));
     if (!done) await cancel();
   } catch {
     // The answer is complete; how its connection ends is nobody's loss.

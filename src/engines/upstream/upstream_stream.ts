@@ -93,7 +93,8 @@ function bytesOf(call: UpstreamCall): Pull<Uint8Array> {
       }
       if (bytes.length === 0) continue;
       isEmpty = false;
-      return [bytes];
+      // The call's buffer is used again for the next piece.
+      return [bytes.slice()];
     }
   };
 }

@@ -5,6 +5,8 @@ import { Fault } from "../../faults/fault.ts";
 export interface BodyBounds {
   readonly bodyBytesMax: number;
   readonly bodyTimeoutMs: number;
+  /** Hears how large the body was, once it has been read as a whole. */
+  readonly onRead?: (bytes: number) => void;
 }
 
 /** Each piece costs a turn of the event loop, however small it is: a body of single bytes would hold a core for many seconds. */

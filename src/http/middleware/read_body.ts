@@ -95,7 +95,9 @@ export function requireNoBody(request: Request): void {
  */
 export async function readBytes(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
   const announced = request.headers.get("content-length");
-  return announced === null ? await readPieces(request, bounds) : await readWhole(request, bounds);
+  const bytes = announced === null ? await readPieces(request, bounds) : await readWhole(request, bounds);
+  bounds.onRead?.(bytes.length);
+  return bytes;
 }
 
 /** A body whose length is announced and was found to be within bounds: the runtime reads no more than that. */

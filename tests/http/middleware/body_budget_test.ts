@@ -97,6 +97,28 @@ Deno.test("a body without a length counts as the largest that its route takes", 
     bodies[0]?.finish();
     strictEqual((await answers[0])?.status, 200);
     strictEqual((await app.call(CHAT, announced)).status, 200);
+    // Once it has come as a whole it counts as what it is: a model that takes its time holds no room for nothing.
+    const engine = app.engines.get("open");
+    ok(engine);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const behave = engine.behave;
+    engine.behave = async (texts, context) => {
+      await promise;
+      return await behave(texts, context);
+    };
+    const slow = (): RequestInit => ({
+      ...postJson("", eve),
+      body: ReadableStream.from([new TextEncoder().encode('{"model":"open","input":"a"}')]),
+    });
+    const running = [0, 1, 2, 3].map(async () => {
+      await soon();
+      return (await app.call("/v1/embeddings", slow())).status;
+    });
+    await soon();
+    await soon();
+    strictEqual((await app.call(CHAT, announced)).status, 200);
+    resolve();
+    deepStrictEqual(await Promise.all(running), [200, 200, 200, 200]);
     bodies[1]?.finish();
     strictEqual((await answers[1])?.status, 200);
   }));
