@@ -59,9 +59,8 @@ export async function measureProxy(means: PhaseMeans): Promise<PhaseFindings> {
     notes.push(
       "Proxy: the real server with token, rates, strict body, SQLite store, two audit records a request, each on the disk before the " +
         "answer, respectively before the stream's last event. First byte: of the body. " +
-        `On this disk a record of 400 bytes takes ${
-          describeMs(syncMs)
-        } to be durable (write and fdatasync alone).`,
+        `On this disk a record of 400 bytes takes ${describeMs(syncMs)} ` +
+        "to be durable: write and fdatasync alone, with pauses between.",
     );
     return { rows, notes };
   } finally {
