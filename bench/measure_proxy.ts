@@ -68,7 +68,7 @@ export async function measureProxy(means: PhaseMeans): Promise<PhaseFindings> {
   }
 }
 
-/** In turns: V8 throws away what it compiled for a server that idles for long. */
+/** In turns: of two equal servers, one that was warmed first and then idled has measured worse. */
 async function warmUp({ effort, generator }: PhaseMeans, servers: ProxyServers): Promise<void> {
   const { warmUpMs } = effort.proxy;
   for (let warmMs = 0; warmMs < warmUpMs; warmMs += WARM_UP_TURN_MS) {

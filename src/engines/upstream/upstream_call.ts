@@ -44,8 +44,8 @@ const BUFFER_BYTES_FIRST = 4096;
 const BUFFER_BYTES_MAX = 64 * 1024;
 /** After an answer's end mark, the end of its body is awaited for so long: only then can the connection be used again. */
 const READ_OUT_MS = 100;
-/** Room for what may still come then, which nobody wants. */
-const READ_OUT_BYTES = 16;
+/** So much of what may still come then, and nobody wants, is read. */
+const READ_OUT_BYTES_MAX = 1024;
 
 /**
  * One call. `open` once, then `read` to the end, then `finish`; `fail` and `cancel` end it early, as do time-outs and the caller.
@@ -402,8 +402,13 @@ async function readOut(reader: ReadableStreamBYOBReader): Promise<void> {
   const cancel = (): Promise<void> => reader.cancel().catch(ignore);
   const timer = setTimeout(cancel, READ_OUT_MS);
   try {
-    const { done } = await reader.read(new Uint8Array(READ_OUT_BYTES));
-    if (!done) await cancel();
+    // Engines write their end mark apart from what came before it.
+    for (let bytes = 0; bytes <= READ_OUT_BYTES_MAX;) {
+      const { done, value } = await reader.read(new Uint8Array(READ_OUT_BYTES_MAX));
+      if (done || value === undefined) return;
+      bytes += value.length;
+    }
+    await cancel();
   } catch {
     // The answer is complete; how its connection ends is nobody's loss.
   } finally {
