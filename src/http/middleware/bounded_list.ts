@@ -12,7 +12,7 @@ export function boundedList<Element extends z.core.SomeType>(list: z.ZodArray<El
   const element = list._zod.def.element._zod;
   const lengthMax = lengthMaxOf(list);
   const { parse } = list._zod;
-  list._zod.parse = (payload, context) => {
+  const bounded: typeof parse = (payload, context) => {
     const { value: input } = payload;
     // It says what is wrong with these without a look at an element.
     if (!Array.isArray(input) || input.length > lengthMax) return parse(payload, context);
@@ -31,6 +31,8 @@ export function boundedList<Element extends z.core.SomeType>(list: z.ZodArray<El
     }
     return payload;
   };
+  // The library puts quicker parsers in the place of its own after some calls; this one stays.
+  Object.defineProperty(list._zod, "parse", { get: () => bounded, set: () => undefined });
   return list;
 }
 
