@@ -1,5 +1,7 @@
 // Assemble: the composition root. Builds every part once, the lowest ring first; close() undoes it in reverse.
 import { hash } from "node:crypto";
+import { capsOf, DEFAULT_CAPS, type RequestCaps, type RoleCaps } from "./access/request_caps.ts";
+import type { Role } from "./access/role.ts";
 import { auditFolders, type AuditTrail, openAuditTrail } from "./audit/audit_trail.ts";
 import type { Config } from "./config/config.ts";
 import { storeFile } from "./config/environment.ts";
@@ -17,8 +19,6 @@ import { openUpstreamEngine } from "./engines/upstream/upstream_engine.ts";
 import type { UpstreamSettings } from "./engines/upstream/upstream_settings.ts";
 import type { Wire } from "./engines/upstream/wire.ts";
 import { Fault, toFault } from "./faults/fault.ts";
-import { capsOf, DEFAULT_CAPS, type RequestCaps, type RoleCaps } from "./access/request_caps.ts";
-import type { Role } from "./access/role.ts";
 import { type App, type AppParts, createApp, routeTable } from "./http/app.ts";
 import { rateTiers } from "./http/middleware/rate_tiers.ts";
 import { openInferenceDoor } from "./http/inference_door.ts";

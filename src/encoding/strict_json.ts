@@ -59,7 +59,7 @@ interface Container {
  * Whether a text has more objects and arrays than this; counted before anything is made of them. The text may be no JSON at all:
  * what it is then, the parser says.
  */
-export function hasTooManyContainers(text: string, containersMax: number): boolean {
+function hasTooManyContainers(text: string, containersMax: number): boolean {
   if (text.length <= 2 * containersMax) return false;
   let containers = 0;
   for (let index = 0; index < text.length; index++) {

@@ -162,6 +162,8 @@ class Run<Request extends TaskRequest> {
   readonly #context: InferenceContext;
   readonly #underWay: Set<AbortController>;
   readonly #controller = new AbortController();
+  /** The model, then those that stand in for it. */
+  readonly #candidates: readonly ServedModel[];
   readonly #startedMs: number;
   readonly #onClientLeft = (): void => this.#controller.abort();
   #release: (() => void) | undefined;
@@ -181,6 +183,7 @@ class Run<Request extends TaskRequest> {
     this.request = request;
     this.#context = context;
     this.#startedMs = parts.clock.monotonic();
+    this.#candidates = [model, ...standInsOf(model, request, parts.catalog, context.principal)];
   }
 
   takePlace(): void {
@@ -198,24 +201,9 @@ class Run<Request extends TaskRequest> {
     this.#release = undefined;
   }
 
-  /** The model and those that stand in for it: of the same capability, and open to the caller as well. */
-  #candidates(): readonly ServedModel[] {
-    const { catalog } = this.#parts;
-    const standIns = this.model.fallbacks.flatMap((name) => {
-      try {
-        const model = findModel(catalog, this.#context.principal, "model:infer", name);
-        return model.capabilities.includes(this.request.task as never) ? [model] : [];
-      } catch {
-        // Not open to this caller, or refused: it does not stand in for anything.
-        return [];
-      }
-    });
-    return [this.model, ...standIns];
-  }
-
   requireSomeEngine(): void {
     const { engines } = this.#parts;
-    if (this.#candidates().some(({ id }) => engines.get(id)?.state() === "ready")) return;
+    if (this.#candidates.some(({ id }) => engines.get(id)?.state() === "ready")) return;
     throw notReady(this.model);
   }
 
@@ -223,9 +211,8 @@ class Run<Request extends TaskRequest> {
   async onSomeEngine<Value>(attempt: (engine: Engine, bounds: RunBounds) => Promise<Value>): Promise<Value> {
     const { signal } = this.#controller;
     const bounds = { signal, deadlineMs: this.#context.deadlineMs, trace: this.trace };
-    const candidates = this.#candidates();
     let last: Fault | undefined;
-    for (const [index, candidate] of candidates.entries()) {
+    for (const [index, candidate] of this.#candidates.entries()) {
       const engine = this.#parts.engines.get(candidate.id);
       if (engine?.state() !== "ready") continue;
       if (index > 0) {
@@ -325,6 +312,24 @@ class Run<Request extends TaskRequest> {
       durationMs: Math.round(this.#parts.clock.monotonic() - this.#startedMs),
     });
   }
+}
+
+/** The models that stand in for another: of the same capability, and open to the caller as well. */
+function standInsOf(
+  model: ServedModel,
+  { task }: TaskRequest,
+  catalog: Catalog,
+  principal: Principal,
+): readonly ServedModel[] {
+  return model.fallbacks.flatMap((name) => {
+    try {
+      const standIn = findModel(catalog, principal, "model:infer", name);
+      return standIn.capabilities.includes(task as never) ? [standIn] : [];
+    } catch {
+      // Not open to this caller, or refused: it does not stand in for anything.
+      return [];
+    }
+  });
 }
 
 /** A body that was given away in pieces cannot be sent a second time. */
