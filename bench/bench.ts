@@ -1,14 +1,18 @@
-// The bench: what the gate costs beside bare Hono, before a model here and before an engine elsewhere, and what the server leaves
-// of the bare runtime's speed. Linux only.
+// The bench: what the gate costs beside bare Hono, before a model here and before an engine elsewhere, what it costs to know who
+// is calling, and what the server leaves of the bare runtime's speed; or, with --against FOLDER, how this checkout's gate does beside
+// another's. Linux only.
+import { parseArgs } from "node:util";
 import { printError, printLine } from "../src/telemetry/terminal.ts";
 import { LoadGenerator } from "./load_generator.ts";
+import { measureAgainst } from "./measure_against.ts";
 import { measureEmptyServer } from "./measure_empty_server.ts";
 import { measureGate } from "./measure_gate.ts";
 import { measureHeldStreams } from "./measure_held_streams.ts";
+import { measureIdentity } from "./measure_identity.ts";
 import { measureModel } from "./measure_model.ts";
 import { measureProxy } from "./measure_proxy.ts";
 import { measureStart } from "./measure_start.ts";
-import type { Effort } from "./phase.ts";
+import type { Effort, PhaseFindings, PhaseMeans } from "./phase.ts";
 import { loadAverage } from "./process_figures.ts";
 import { formatTable, type TableRow } from "./table.ts";
 
@@ -18,6 +22,9 @@ const FULL: Effort = {
   proxy: { warmUpMs: 24_000, rounds: 8, roundMs: 800 },
   heldStreams: { streams: 1000, settleMs: 6000, holdMs: 6000 },
   starts: 5,
+  signIn: { warmUpMs: 3000, rounds: 8, roundMs: 1500 },
+  authentication: { warmUpRounds: 10, rounds: 40 },
+  against: { warmUpMs: 8000, rounds: 20, roundMs: 800 },
 };
 const QUICK: Effort = {
   gate: { warmUpMs: 2500, rounds: 3, roundMs: 400 },
@@ -25,23 +32,34 @@ const QUICK: Effort = {
   proxy: { warmUpMs: 6000, rounds: 3, roundMs: 400 },
   heldStreams: { streams: 1000, settleMs: 2500, holdMs: 2500 },
   starts: 2,
+  signIn: { warmUpMs: 1000, rounds: 3, roundMs: 700 },
+  authentication: { warmUpRounds: 5, rounds: 10 },
+  against: { warmUpMs: 2500, rounds: 5, roundMs: 400 },
 };
 
-async function bench(effort: Effort): Promise<void> {
+type Phase = readonly [name: string, measure: (means: PhaseMeans) => Promise<PhaseFindings>];
+
+const PHASES: readonly Phase[] = [
+  ["the gate beside bare Hono", measureGate],
+  ["the gate beside a bare Hono proxy", measureProxy],
+  ["streams held open", measureHeldStreams],
+  ["a server without a model", measureEmptyServer],
+  ["the model beside the bare runtime", measureModel],
+  ["start to ready", measureStart],
+  ["identity", measureIdentity],
+];
+
+async function bench(
+  effort: Effort,
+  phases: readonly Phase[],
+  columns?: readonly [string, string],
+): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "portcullis-bench-" });
   const generator = new LoadGenerator();
   const rows: TableRow[] = [];
   const notes: string[] = [];
   const loadBefore = await loadAverage();
   try {
-    const phases = [
-      ["the gate beside bare Hono", measureGate],
-      ["the gate beside a bare Hono proxy", measureProxy],
-      ["streams held open", measureHeldStreams],
-      ["a server without a model", measureEmptyServer],
-      ["the model beside the bare runtime", measureModel],
-      ["start to ready", measureStart],
-    ] as const;
     for (const [name, measure] of phases) {
       printError(`${name} …`);
       const found = await measure({ effort, folder, generator, progress: (text) => printError(`  ${text}`) });
@@ -56,8 +74,18 @@ async function bench(effort: Effort): Promise<void> {
     `\nDeno ${Deno.version.deno} · ${navigator.hardwareConcurrency} cores · load average ${loadBefore} before, ` +
       `${await loadAverage()} after`,
   );
-  printLine(formatTable(rows));
+  printLine(formatTable(rows, columns));
   for (const note of notes) printLine(`- ${note}`);
 }
 
-await bench(Deno.args.includes("--quick") ? QUICK : FULL);
+const { quick, against } = parseArgs({
+  args: Deno.args,
+  options: { quick: { type: "boolean", default: false }, against: { type: "string" } },
+}).values;
+const effort = quick ? QUICK : FULL;
+if (against === undefined) await bench(effort, PHASES);
+else {
+  const checkout = await Deno.realPath(against);
+  const phase: Phase = ["this checkout's gate beside another's", (means) => measureAgainst(checkout, means)];
+  await bench(effort, [phase], ["here", "there"]);
+}

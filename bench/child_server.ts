@@ -9,11 +9,15 @@ export interface ChildServer {
   stop(): Promise<void>;
 }
 
-const ROOT = `${import.meta.dirname}/..`;
+/** The folder of this checkout. */
+export const CHECKOUT = `${import.meta.dirname}/..`;
 const POLL_MS = 10;
 const ANSWER_MS_MAX = 60_000;
 export const PASSWORD = "correct horse battery staple";
-/** What every server of the bench is set to: the limits are not what is measured. */
+/**
+ * What every server of the bench is set to: the limits are not what is measured. A server refuses settings that it does not
+ * know: none may stand here that an older checkout lacks.
+ */
 const OPEN_LIMITS = {
   PORTCULLIS_RATE_ADDRESS_PER_MINUTE: "1000000000",
   PORTCULLIS_RATE_SIGN_IN_PER_MINUTE: "1000000000",
@@ -33,11 +37,13 @@ export function benchFlags(): string[] {
  *
  * @param settings variables by their whole names; a function gets the port that was chosen
  * @param flags under these settings
+ * @param checkout the folder that FILE is in, with a deno.json and dependencies of its own
  */
 export function startChildServer(
   file: string,
   settings: Readonly<Record<string, string>>,
   flags: (variables: Record<string, string>) => string[],
+  checkout: string = CHECKOUT,
 ): ChildServer {
   const port = freePort();
   const variables = { ...OPEN_LIMITS, ...settings, PORTCULLIS_PORT: String(port) };
@@ -45,7 +51,7 @@ export function startChildServer(
   const startedMs = systemClock.monotonic();
   const process = new Deno.Command(Deno.execPath(), {
     args: ["run", ...flags(variables), file, String(port)],
-    cwd: ROOT,
+    cwd: checkout,
     clearEnv: true,
     env: { ...Object.fromEntries(others), ...variables, NO_COLOR: "1" },
     stdin: "null",

@@ -1,36 +1,30 @@
 // Measure the gate: every step of a request but the model, beside a route of bare Hono that answers the same.
-import { deepStrictEqual } from "node:assert/strict";
 import { benchFlags, type ChildServer, signIn, startChildServer } from "./child_server.ts";
 import type { LoadTarget } from "./load_generator.ts";
 import type { PhaseFindings, PhaseMeans } from "./phase.ts";
 import { interleave, type Spread } from "./rounds.ts";
 import { countOfConnections, cpuRow, medianOf, rateRow, runRound, type ServerRound } from "./server_round.ts";
-import { STUB_ID, writeStubModel } from "./stub_model.ts";
+import { embeddingsTarget, requireSameAnswer, startStubGate } from "./stub_gate.ts";
+import { writeStubModel } from "./stub_model.ts";
 import { aimAtLeast, percent, type TableRow } from "./table.ts";
 
 const AIM_SHARE = 0.33;
 const CONNECTIONS = [1, 32] as const;
 const WARM_UP_TURN_MS = 500;
-const BODY = JSON.stringify({ model: STUB_ID, input: "The quick brown fox jumps over the lazy old dog." });
 
 export async function measureGate(
   { effort, folder, generator, progress }: PhaseMeans,
 ): Promise<PhaseFindings> {
-  await writeStubModel(`${folder}/stub-models`);
-  const gate = (name: string, logLevel: string) =>
-    startChildServer("bench/gate_server.ts", {
-      PORTCULLIS_DATA_DIR: `${folder}/${name}`,
-      PORTCULLIS_MODELS_DIR: `${folder}/stub-models`,
-      PORTCULLIS_LOG_LEVEL: logLevel,
-    }, benchFlags);
+  const modelsDir = `${folder}/stub-models`;
+  await writeStubModel(modelsDir);
   const servers = {
     bare: startChildServer("bench/bare_hono_server.ts", {}, benchFlags),
-    gate: gate("gate", "error"),
-    gateWithLog: gate("gate-with-log", "info"),
+    gate: startStubGate({ dataDir: `${folder}/gate`, modelsDir }),
+    gateWithLog: startStubGate({ dataDir: `${folder}/gate-with-log`, modelsDir, logLevel: "info" }),
   };
   try {
     const targets = await openTargets(servers);
-    await requireSameAnswer(targets);
+    await requireSameAnswer(Object.values(targets));
     const run = (name: keyof typeof servers, connections: number, ms: number): Promise<ServerRound> =>
       runRound(generator, servers[name].pid, targets[name], connections, ms);
     const rows: TableRow[] = [{ what: "GATE, stub engine, one text, 384 numbers | bare Hono", ours: "" }];
@@ -68,34 +62,12 @@ export async function measureGate(
 type Servers<Value> = { readonly [Name in "bare" | "gate" | "gateWithLog"]: Value };
 
 async function openTargets(servers: Servers<ChildServer>): Promise<Servers<LoadTarget>> {
-  const target = ({ port }: ChildServer, token?: string): LoadTarget => ({
-    port,
-    path: "/v1/embeddings",
-    bodies: [BODY],
-    ...(token === undefined ? {} : { token }),
-  });
   await Promise.all(Object.values(servers).map((server) => server.answers("/healthz")));
   return {
-    bare: target(servers.bare),
-    gate: target(servers.gate, await signIn(servers.gate)),
-    gateWithLog: target(servers.gateWithLog, await signIn(servers.gateWithLog)),
+    bare: embeddingsTarget(servers.bare),
+    gate: embeddingsTarget(servers.gate, await signIn(servers.gate)),
+    gateWithLog: embeddingsTarget(servers.gateWithLog, await signIn(servers.gateWithLog)),
   };
-}
-
-/** Servers that answer different things are not to be compared. */
-async function requireSameAnswer(targets: Servers<LoadTarget>): Promise<void> {
-  const answers = await Promise.all(
-    Object.values(targets).map(async ({ port, path, token }) => {
-      const headers = { "content-type": "application/json", authorization: `Bearer ${token}` };
-      const response = await fetch(`http://127.0.0.1:${port}${path}`, {
-        method: "POST",
-        headers,
-        body: BODY,
-      });
-      return await response.json();
-    }),
-  );
-  for (const answer of answers) deepStrictEqual(answer, answers[0]);
 }
 
 function describeRounds(

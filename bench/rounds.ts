@@ -19,22 +19,34 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median: (low + high) / 2, lowest, highest };
 }
 
+/** The order in which the contestants of a round take their turns. */
+export type Order = <Name>(names: readonly Name[], round: number) => readonly Name[];
+
+/** Every round begins with another one. */
+export const rotated: Order = (names, round) => {
+  const first = round % names.length;
+  return [...names.slice(first), ...names.slice(0, first)];
+};
+
+/** By chance: nothing that comes and goes on the machine keeps step with it. */
+export const shuffled: Order = (names) =>
+  names.map((name) => ({ name, place: Math.random() })).sort((left, right) => left.place - right.place)
+    .map(({ name }) => name);
+
 /**
- * Measures each contestant once a round; every round begins with another one.
+ * Measures each contestant once a round.
  *
  * @returns the results of each contestant, in the order of the rounds: results at one index were measured side by side
  */
 export async function interleave<Name extends string, Result>(
   rounds: number,
   contestants: Readonly<Record<Name, () => Promise<Result>>>,
+  order: Order = rotated,
 ): Promise<Record<Name, Result[]>> {
   const names = Object.keys(contestants) as Name[];
   const results = Object.fromEntries(names.map((name) => [name, []])) as unknown as Record<Name, Result[]>;
   for (let round = 0; round < rounds; round++) {
-    for (let turn = 0; turn < names.length; turn++) {
-      const name = names[(round + turn) % names.length];
-      if (name !== undefined) results[name].push(await contestants[name]());
-    }
+    for (const name of order(names, round)) results[name].push(await contestants[name]());
   }
   return results;
 }

@@ -12,12 +12,18 @@ export interface TableRow {
   readonly aim?: { readonly text: string; readonly met: boolean };
 }
 
-const HEAD = ["", "Portcullis", "beside it", "ratio (lowest-highest)", "aim", ""];
-
-/** One row without figures begins a group. */
-export function formatTable(rows: readonly TableRow[]): string {
+/**
+ * One row without figures begins a group.
+ *
+ * @param columns what stands above `ours` and above `beside`
+ */
+export function formatTable(
+  rows: readonly TableRow[],
+  columns: readonly [string, string] = ["Portcullis", "beside it"],
+): string {
+  const head = ["", ...columns, "ratio (lowest-highest)", "aim", ""];
   const cells = [
-    HEAD,
+    head,
     ...rows.map(({ what, ours, beside, ratio, aim }) => [
       what,
       ours,
@@ -29,7 +35,7 @@ export function formatTable(rows: readonly TableRow[]): string {
       aim === undefined ? "" : aim.met ? "met" : "MISSED",
     ]),
   ];
-  const widths = HEAD.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? "").length)));
+  const widths = head.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? "").length)));
   const lines = cells.map((row) =>
     row.map((cell, column) =>
       column === 0 || column >= 4 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)

@@ -1,55 +1,42 @@
 // Assemble: the composition root. Builds every part once, the lowest ring first; close() undoes it in reverse.
 import { hash } from "node:crypto";
+import type { ModelRole } from "./access/model_role.ts";
 import { capsOf, DEFAULT_CAPS, type RequestCaps, type RoleCaps } from "./access/request_caps.ts";
-import type { Role } from "./access/role.ts";
-import { auditFolders, type AuditTrail, openAuditTrail } from "./audit/audit_trail.ts";
+import {
+  type AcceptedModel,
+  closeUpstreams,
+  openEngines,
+  openUpstreams,
+  servedModelOfSetting,
+  whenWarm,
+} from "./assembly/engines.ts";
+import { type Identity, openIdentity } from "./assembly/identity.ts";
+import { type Opened, openTrust } from "./assembly/trust.ts";
+import type { AuditTrail } from "./audit/audit_trail.ts";
 import type { Config } from "./config/config.ts";
-import { storeFile } from "./config/environment.ts";
 import { encodeBase64url } from "./encoding/base64url.ts";
 import { canonicalJson } from "./encoding/canonical_json.ts";
 import { parseAddressRange } from "./encoding/ip_address.ts";
-import { createEngineTable, type EngineTable } from "./engines/engine_table.ts";
-import { openOnnxEngine } from "./engines/onnx/onnx_engine.ts";
-import { runtimeWasmUrl } from "./engines/onnx/runtime_wasm.ts";
-import { anthropicWire } from "./engines/upstream/anthropic/anthropic_wire.ts";
-import { openaiWire } from "./engines/upstream/openai/openai_wire.ts";
-import { openinferenceWire } from "./engines/upstream/openinference/openinference_wire.ts";
-import { openUpstream, type Upstream } from "./engines/upstream/upstream.ts";
-import { openUpstreamEngine } from "./engines/upstream/upstream_engine.ts";
-import type { UpstreamSettings } from "./engines/upstream/upstream_settings.ts";
-import type { Wire } from "./engines/upstream/wire.ts";
-import { Fault, toFault } from "./faults/fault.ts";
+import type { EngineTable } from "./engines/engine_table.ts";
+import type { Upstream } from "./engines/upstream/upstream.ts";
+import { toFault } from "./faults/fault.ts";
 import { type App, type AppParts, createApp, routeTable } from "./http/app.ts";
-import { rateTiers } from "./http/middleware/rate_tiers.ts";
+import { challenges } from "./http/challenge.ts";
 import { openInferenceDoor } from "./http/inference_door.ts";
+import { rateTiers } from "./http/middleware/rate_tiers.ts";
+import { standardHeaders } from "./http/middleware/standard_headers.ts";
 import { openTensorDescriptions } from "./http/oip/tensor_descriptions.ts";
 import { newGenerationId } from "./http/openai/generation_parts.ts";
-import { standardHeaders } from "./http/middleware/standard_headers.ts";
 import type { AnyRoute } from "./http/route.ts";
-import { openAccessTokens } from "./identity/access_token.ts";
-import { openAuthenticate } from "./identity/authenticate.ts";
-import { openRevocations } from "./identity/revocation.ts";
-import { openSignIn } from "./identity/sign_in.ts";
-import { generateSigningKey, openSigningKeys } from "./identity/signing_keys.ts";
-import { openUsers, type Users } from "./identity/users.ts";
+import { DEFAULT_TEAM } from "./identity/teams.ts";
+import type { Users } from "./identity/users.ts";
 import { openRunInference } from "./inference/run_inference.ts";
 import { openConcurrencyLimit } from "./limits/concurrency.ts";
 import { openMemoryRateCells } from "./limits/memory_rate_cells.ts";
-import { type Catalog, type ModelArtefacts, openCatalog } from "./registry/catalog.ts";
-import type { ModelCard } from "./registry/model_card.ts";
-import type { ServedModel } from "./registry/served_model.ts";
-import { openSqliteRecordStore } from "./store/sqlite_record_store.ts";
+import { type Catalog, openCatalog } from "./registry/catalog.ts";
 import { type Log, openLog, standardOutput } from "./telemetry/log.ts";
 import { type Clock, systemClock } from "./time/clock.ts";
-import { type KeyRing, openKeyRing } from "./vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "./vault/master_key.ts";
-import {
-  makePrivateFile,
-  makePrivateFolder,
-  readOrMakePrivateFile,
-  readOrMakeSealedFile,
-} from "./vault/sealed_file.ts";
-import { sealedTable } from "./vault/sealed_store.ts";
+import type { KeyRing } from "./vault/key_ring.ts";
 
 /** Version of the server; for the trail and for authenticated callers. */
 export const VERSION = "0.1.0";
@@ -61,7 +48,7 @@ export interface Portcullis {
   readonly app: App;
   readonly routes: readonly AnyRoute[];
   readonly catalog: Catalog;
-  readonly users: Users;
+  readonly identity: Identity;
   readonly log: Log;
   /** The first user's password where this start made it up; shown once, kept nowhere. */
   readonly generatedPassword: string | undefined;
@@ -91,7 +78,7 @@ export interface Replacements {
  * @throws Fault `unavailable` with the part that could not be opened and why; parts opened before it are closed
  */
 export async function assemble(config: Config, replacements: Replacements = {}): Promise<Portcullis> {
-  const opened: (() => Promise<void> | void)[] = [];
+  const opened: Opened = [];
   const closeAll = async (): Promise<void> => {
     while (opened.length > 0) await opened.pop()?.();
   };
@@ -106,38 +93,21 @@ export async function assemble(config: Config, replacements: Replacements = {}):
 async function openParts(
   config: Config,
   replacements: Replacements,
-  opened: (() => Promise<void> | void)[],
+  opened: Opened,
   closeAll: () => Promise<void>,
 ): Promise<Portcullis> {
-  const { dataDir } = config;
   const clock = replacements.clock ?? systemClock;
   const log = replacements.log ?? openLog({ level: config.logLevel, clock, sink: standardOutput });
   opened.push(() => log.flush());
 
   // Matter and trust: store, keys, trail.
-  makePrivateFolder(dataDir);
-  const masterKey = parseMasterKey(
-    config.masterKey ?? await readOrMakePrivateFile(`${dataDir}/master.key`, generateMasterKey),
-  );
-  makePrivateFile(storeFile(dataDir));
-  const store = openSqliteRecordStore(storeFile(dataDir), clock);
-  opened.push(() => store.close());
-  const keyRing = await openKeyRing(store, masterKey, clock);
-  const trail = await openAuditTrail({
-    ...auditFolders(dataDir),
-    clock,
-    segmentBytesMax: config.auditSegmentBytesMax,
-    timeoutMs: config.auditTimeoutMs,
-    waitingMax: AUDIT_WAITING_MAX,
-  });
   let stopReason = "the start failed";
-  opened.push(async () => {
+  const trust = await openTrust(config, clock, opened, (trail) =>
     // Best effort: a trail that fails now has said so at each request before.
-    await trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
+    trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
       log.write("error", "audit.stop_not_recorded", { reason: toFault(fault).message })
-    );
-    await trail.close();
-  });
+    ));
+  const { keyRing, trail } = trust;
   await trail.record({
     type: "server.started",
     version: VERSION,
@@ -161,18 +131,8 @@ async function openParts(
   const engines = replacements.engines ?? openEngines(accepted, upstreams, config, clock, log);
   opened.push(() => engines.close());
 
-  const signingKeys = await openSigningKeys(
-    config.signingKey ?? await readOrMakeSealedFile(`${dataDir}/signing.key`, masterKey, generateSigningKey),
-  );
-  const revocations = await openRevocations(store, clock);
-  const users = openUsers(sealedTable(store, keyRing, "users"), keyRing, clock);
-  const accessTokens = openAccessTokens({
-    issuer: config.publicUrl,
-    ttlSeconds: config.tokenTtlSeconds,
-    keys: signingKeys,
-    revocations,
-    clock,
-  });
+  const identity = await openIdentity(trust, config, clock, log, opened);
+  const { users, signingKeys } = identity;
 
   // The act and its doors.
   let draining = false;
@@ -192,11 +152,11 @@ async function openParts(
     clock,
     log,
     trail,
-    authenticate: openAuthenticate(accessTokens),
-    signIn: await openSignIn(users),
-    accessTokens,
-    revocations,
-    jwks: signingKeys.jwks,
+    ...identity,
+    issuer: config.publicUrl,
+    externalIssuers: config.issuers.map(({ issuer }) => issuer),
+    challenge: challenges(config.publicUrl),
+    jwks: () => signingKeys.jwks(),
     labelAccount: (username) => keyRing.pseudonym("account", username),
     labelAddress: config.auditAddresses === "plain" ? (address) => address : addressPseudonyms(keyRing),
     rateCells: openMemoryRateCells(clock),
@@ -238,7 +198,7 @@ async function openParts(
     app: createApp(parts, routes),
     routes,
     catalog,
-    users,
+    identity,
     log,
     generatedPassword,
     isReady,
@@ -254,109 +214,8 @@ async function openParts(
   };
 }
 
-/** Events that may wait for the disk; each is about 400 bytes. */
-const AUDIT_WAITING_MAX = 10_000;
-const WARM_POLL_MS = 20;
-
-interface AcceptedModel {
-  readonly card: ModelCard;
-  readonly artefacts: ModelArtefacts;
-}
-
-function openEngines(
-  models: readonly AcceptedModel[],
-  upstreams: ReadonlyMap<string, Upstream>,
-  config: Config,
-  clock: Clock,
-  log: Log,
-): EngineTable {
-  const runtimeWasm = models.length === 0 ? new Uint8Array() : Deno.readFileSync(runtimeWasmUrl);
-  const own = models.map(({ card, artefacts }) =>
-    openOnnxEngine({
-      card,
-      ...artefacts,
-      runtimeWasm,
-      workers: config.engineWorkers,
-      queueMax: config.engineQueueMax,
-      clock,
-      onFault: (fault) => log.write("error", "engine.fault", { model: card.id, reason: fault.message }),
-    })
-  );
-  const behind = config.upstreamModels.map(({ id, servedBy, routing }) => {
-    const replicas = servedBy.map(({ upstream, model = id, weight }) => ({ upstream, model, weight }));
-    return openUpstreamEngine({ model: { id, routing, replicas }, upstreams, clock });
-  });
-  return createEngineTable([...own, ...behind]);
-}
-
-const WIRES: Readonly<Record<UpstreamSettings["kind"], Wire>> = {
-  openai: openaiWire,
-  anthropic: anthropicWire,
-  openinference: openinferenceWire,
-};
-
-function openUpstreams(config: Config, clock: Clock, log: Log): ReadonlyMap<string, Upstream> {
-  return new Map(config.upstreams.map(({ caFile, healthPath, ...setting }) => {
-    const settings: UpstreamSettings = {
-      ...setting,
-      healthPath,
-      // An upstream may be called "constructor".
-      key: Object.hasOwn(config.upstreamKeys, setting.name) ? config.upstreamKeys[setting.name] : undefined,
-      caCertificates: caFile === undefined ? undefined : readCertificates(caFile),
-    };
-    return [
-      setting.name,
-      openUpstream(settings, WIRES[setting.kind], clock, {
-        healthChanged: (upstream, healthy, reason) =>
-          log.write(healthy ? "info" : "warn", "upstream.health", {
-            upstream,
-            healthy,
-            reason: reason ?? null,
-          }),
-        breakerChanged: (upstream, state) =>
-          log.write(state === "closed" ? "info" : "warn", "upstream.breaker", { upstream, state }),
-      }),
-    ];
-  }));
-}
-
-async function closeUpstreams(upstreams: ReadonlyMap<string, Upstream>): Promise<void> {
-  await Promise.all([...upstreams.values()].map((upstream) => upstream.close()));
-}
-
-/** The runtime takes a text without a certificate for an empty list and says nothing. */
-function readCertificates(path: string): string {
-  const text = Deno.readTextFileSync(path);
-  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
-  throw new Fault("unavailable", `Cannot trust ${path}: it holds no PEM certificate`);
-}
-
-function servedModelOfSetting(setting: Config["upstreamModels"][number]): ServedModel {
-  return {
-    id: setting.id,
-    aliases: setting.aliases,
-    capabilities: setting.capabilities,
-    ownedBy: "upstream",
-    createdSeconds: 0,
-    access: { see: setting.see, use: setting.use },
-    accepted: true,
-    sha256: null,
-    limits: {
-      textsPerRequestMax: setting.textsPerRequestMax,
-      charactersPerTextMax: setting.charactersPerTextMax,
-      contextTokensMax: setting.contextTokensMax ?? null,
-      outputTokensMax: setting.outputTokensMax ?? null,
-    },
-    dimensions: setting.dimensions ?? null,
-    dimensionsReducible: true,
-    passFields: setting.passFields,
-    prices: setting.prices ?? null,
-    fallbacks: setting.fallbacks,
-  };
-}
-
 function roleCapsOf({ roleCaps }: Config): RoleCaps {
-  const of = (role: Role): RequestCaps => {
+  const of = (role: ModelRole): RequestCaps => {
     const { outputTokensMax = DEFAULT_CAPS.outputTokensMax, ...others } = roleCaps[role] ?? {};
     const set = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
     return { ...DEFAULT_CAPS, ...set, outputTokensMax };
@@ -378,7 +237,7 @@ async function ensureFirstUser(
     return undefined;
   }
   const password = configured ?? encodeBase64url(crypto.getRandomValues(new Uint8Array(18)));
-  const user = await users.create({ username: FIRST_USER, password, roles: ["admin"] });
+  const user = await users.create({ username: FIRST_USER, password, roles: ["admin"], team: DEFAULT_TEAM });
   await trail.record({ type: "user.created", subject: user.id, roles: user.roles, actor: "first start" });
   return configured === undefined ? password : undefined;
 }
@@ -411,12 +270,4 @@ function settingsDigest(config: Config): string {
   const { adminPassword: _, masterKey: __, signingKey: ___, upstreamKeys: ____, ...open } = config;
   // Through JSON text, which leaves out what is not set.
   return hash("sha256", canonicalJson(JSON.parse(JSON.stringify(open))), "hex");
-}
-
-async function whenWarm(engines: EngineTable): Promise<number> {
-  for (;;) {
-    const states = engines.states().map(({ state }) => state);
-    if (!states.includes("warming")) return states.filter((state) => state !== "ready").length;
-    await new Promise((resolve) => setTimeout(resolve, WARM_POLL_MS));
-  }
 }

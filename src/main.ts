@@ -1,6 +1,6 @@
 // Main: read the settings, listen, assemble the server, serve, and close in order.
 import { assemble, FIRST_USER, type Portcullis } from "./assemble.ts";
-import { type Config, mistakeLines, upstreamHost } from "./config/config.ts";
+import { type Config, mistakeLines, outgoingHosts } from "./config/config.ts";
 import { readEnvironment } from "./config/environment.ts";
 import { newId } from "./encoding/ids.ts";
 import { Fault, toFault } from "./faults/fault.ts";
@@ -31,7 +31,7 @@ async function main(): Promise<void> {
     Deno.exit(EXIT_CONFIG);
   }
   const { config } = settings;
-  const closed = config.upstreams.map(({ url }) => upstreamHost(url)).filter((host) => !mayReach(host));
+  const closed = outgoingHosts(config).filter((host) => !mayReach(host));
   if (closed.length > 0) {
     printError(`Cannot start: the process may not reach ${closed.join(", ")}; ${OTHER_PERMISSIONS}`);
     Deno.exit(EXIT_UNAVAILABLE);
@@ -91,7 +91,7 @@ const OTHER_PERMISSIONS =
   "  deno task serve        (starts with them)\n" +
   "  deno task flags        (prints them)";
 
-/** An upstream that is out of reach for good is a mistake of the start and no fault of the upstream. */
+/** A host that is out of reach for good is a mistake of the start and no fault of that host. */
 function mayReach(host: string): boolean {
   return Deno.permissions.querySync({ name: "net", host }).state === "granted";
 }

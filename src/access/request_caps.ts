@@ -1,6 +1,7 @@
 // Request caps: how much one request may ask for, by role. Of several roles, each cap is the most generous one's.
-import type { Principal } from "../identity/principal.ts";
-import { isRole, type Role } from "./role.ts";
+import { isModelRole, type ModelRole } from "./model_role.ts";
+import type { Principal } from "./principal.ts";
+import { BUILT_IN_ROLES } from "./role.ts";
 
 /** Upper bounds of one request. */
 export interface RequestCaps {
@@ -14,7 +15,7 @@ export interface RequestCaps {
 }
 
 /** Caps for each role. */
-export type RoleCaps = Readonly<Record<Role, RequestCaps>>;
+export type RoleCaps = Readonly<Record<ModelRole, RequestCaps>>;
 
 /** For roles that the settings say nothing of. */
 export const DEFAULT_CAPS: RequestCaps = {
@@ -25,9 +26,10 @@ export const DEFAULT_CAPS: RequestCaps = {
   toolsMax: 128,
 };
 
-/** The caps of a caller. A caller without a role has none of anything. */
+/** The caps of a caller; a custom role has those of `user`. A caller without a role has none of anything. */
 export function capsOf(principal: Principal, roleCaps: RoleCaps): RequestCaps {
-  const own = principal.roles.filter(isRole).map((role) => roleCaps[role]);
+  const own = principal.roles.filter(isModelRole).map((role) => roleCaps[role]);
+  if (hasCustomRole(principal)) own.push(roleCaps.user);
   const most = (name: Exclude<keyof RequestCaps, "outputTokensMax">): number =>
     Math.max(0, ...own.map((caps) => caps[name]));
   const outputs = own.map((caps) => caps.outputTokensMax);
@@ -38,4 +40,10 @@ export function capsOf(principal: Principal, roleCaps: RoleCaps): RequestCaps {
     imagesMax: most("imagesMax"),
     toolsMax: most("toolsMax"),
   };
+}
+
+/** A name alone is no role: it has to give something. */
+function hasCustomRole({ roles, grants }: Principal): boolean {
+  return grants.some(({ cardRole, action }) => cardRole === null && action === "model:infer") &&
+    roles.some((role) => !BUILT_IN_ROLES.has(role));
 }

@@ -1,12 +1,97 @@
-// Roles: the closed set of the built-in ones. What each may do stands in `decide.ts`.
+// Roles: the built-in ones. A role is data: a name and what it gives; custom ones stand in the role book.
+import { type Grant, parseGrant } from "./grant.ts";
+import { isModelRole } from "./model_role.ts";
 
-/** Every role, from most to least. */
-export const ROLES = ["admin", "operator", "auditor", "user"] as const;
+/** A role. */
+export interface Role {
+  readonly name: string;
+  /** The team whose members can have it; null: those of every team. */
+  readonly team: string | null;
+  readonly description: string;
+  readonly grants: readonly Grant[];
+  readonly builtIn: boolean;
+  /** Milliseconds since 1970; 0 for the built-in ones. */
+  readonly createdAtMs: number;
+}
 
-/** A built-in role. */
-export type Role = typeof ROLES[number];
+/** What everybody may do with what is one's own. */
+const OWN = [
+  "user:read/own",
+  "password:write/own",
+  "session:read/own",
+  "session:end/own",
+  "key:read/own",
+  "key:write/own",
+];
 
-/** Whether a text names a role. */
-export function isRole(text: unknown): text is Role {
-  return (ROLES as readonly unknown[]).includes(text);
+/** Every built-in role by its name. */
+export const BUILT_IN_ROLES: ReadonlyMap<string, Role> = new Map([
+  builtIn("admin", "Everything, in every team.", [
+    "model:read",
+    "model:infer",
+    "upstream:read",
+    "session:read",
+    "session:end",
+    "password:write/own",
+    "key:read",
+    "key:write",
+    "user:read",
+    "user:write",
+    "client:read",
+    "client:write",
+    "role:read",
+    "role:write",
+    "team:read",
+    "team:write",
+    "token:introspect",
+    "signing_key:rotate",
+  ]),
+  builtIn("operator", "Runs the server: uses models and sees what serves them.", [
+    "model:read",
+    "model:infer",
+    "upstream:read",
+    ...OWN,
+  ]),
+  builtIn("auditor", "Reads everything there is about people, programs and models, and runs nothing.", [
+    "model:read",
+    "session:read",
+    "key:read",
+    "user:read",
+    "client:read",
+    "role:read",
+    "team:read",
+    "password:write/own",
+    "session:end/own",
+  ]),
+  builtIn("user", "Uses models, and looks after what is its own.", ["model:read", "model:infer", ...OWN]),
+  builtIn("team-admin", "Looks after the people, programs and roles of its own team.", [
+    "user:read/team",
+    "user:write/team",
+    "client:read/team",
+    "client:write/team",
+    "key:read/team",
+    "key:write/team",
+    "session:read/team",
+    "session:end/team",
+    "role:read/team",
+    "role:write/team",
+    "team:read/team",
+    "token:introspect/team",
+    "password:write/own",
+  ]),
+].map((role) => [role.name, role]));
+
+function builtIn(name: string, description: string, grants: readonly string[]): Role {
+  return {
+    name,
+    team: null,
+    description,
+    builtIn: true,
+    createdAtMs: 0,
+    grants: grants.map((text) => {
+      const grant = parseGrant(text);
+      if (!grant.ok) throw new TypeError(`Cannot build the role ${name}: ${text} is no grant`);
+      return { ...grant.value, cardRole: isModelRole(name) ? name : null };
+    }),
+  };
 }

@@ -1,12 +1,16 @@
 // Audit event: the closed union of what the trail can hold. No token, password, key, prompt or vector is ever in one.
+import type { JsonValue } from "../encoding/canonical_json.ts";
 
 /** Who asked and from where, as far as it is known when the event happens. */
 interface Requester {
   /** The request's id, as answered in `X-Request-Id`. */
   readonly request: string;
-  /** The principal's id, or null before anyone is known. */
+  /** Who: the pair of issuer and subject is the identity (RFC 7519 §4.1.2); null before anyone is known. */
+  readonly issuer: string | null;
   readonly subject: string | null;
-  /** The id (`jti`) of the credential, never the credential; null where none was accepted. */
+  /** The team that the subject belongs to at this moment. */
+  readonly team: string | null;
+  /** The id of the credential (a token's `jti`, a key's id), never the credential; null where none was accepted. */
   readonly credential: string | null;
   /** The client's address, plain or as a keyed pseudonym, as the settings say. */
   readonly address: string;
@@ -31,10 +35,41 @@ export type AuditEvent =
     readonly roles: readonly string[];
     readonly actor: string;
   }
+  /** A change by a command on the data folder, while no server ran on it. */
+  | {
+    readonly type: "command.changed";
+    readonly command: string;
+    readonly object: string;
+    readonly before: JsonValue;
+    readonly after: JsonValue;
+  }
   | Requester & { readonly type: "session.started"; readonly expiresAtSeconds: number }
   /** `account` is a keyed pseudonym of the name that was tried. */
   | Requester & { readonly type: "session.refused"; readonly account: string; readonly reason: string }
-  | Requester & { readonly type: "session.ended" }
+  | Requester & { readonly type: "session.ended"; readonly session: string | null }
+  /** An old refresh token came again: somebody has a copy, and the session is over (RFC 9700 §4.14.2). */
+  | Requester & { readonly type: "session.reuse_detected"; readonly session: string }
+  /** A token for a session or for a client: durable before the token leaves. */
+  | Requester & {
+    readonly type: "token.issued";
+    readonly grant: "client_credentials" | "refresh_token";
+    readonly session: string | null;
+    readonly expiresAtSeconds: number;
+    /** Whether it is worth something only together with a proof (RFC 9449). */
+    readonly bound: boolean;
+  }
+  /**
+   * An intended change of something that is administered, durable before it is made. Nothing secret is in `before` and
+   * `after`; null where there was or will be nothing. Where a refusal of the same request follows, it was not made.
+   */
+  | Requester & {
+    readonly type: "object.changed";
+    readonly action: string;
+    /** Kind and id, such as `user/usr_…`. */
+    readonly object: string;
+    readonly before: JsonValue;
+    readonly after: JsonValue;
+  }
   /** An allowed request that runs no model. */
   | Requester & { readonly type: "request.allowed"; readonly action: string; readonly object: string | null }
   | Requester & {

@@ -1,4 +1,5 @@
 // Request record: what one request leaves in the audit trail. One verdict a request, and an outcome for each start.
+import type { JsonValue } from "../encoding/canonical_json.ts";
 import type { InferenceOutcome, InferenceSubject } from "./audit_event.ts";
 import type { AuditTrail } from "./audit_trail.ts";
 
@@ -11,12 +12,22 @@ export interface RequestIdentity {
   readonly route: string;
 }
 
+/** Who was recognised. */
+export interface RecordedCaller {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly team: string;
+  /** The id of the credential. */
+  readonly credential: string;
+}
+
+const NOBODY = { issuer: null, subject: null, team: null, credential: null } as const;
+
 /** Every method resolves when the record is durable and throws Fault `unavailable` when it cannot be made so. */
 export class RequestRecord {
   readonly #trail: AuditTrail;
   readonly #identity: RequestIdentity;
-  #subject: string | null = null;
-  #credential: string | null = null;
+  #caller: RecordedCaller | typeof NOBODY = NOBODY;
   #verdictRecorded = false;
 
   constructor(trail: AuditTrail, identity: RequestIdentity) {
@@ -31,13 +42,12 @@ export class RequestRecord {
 
   /** The principal's id, once there is one. */
   get subject(): string | null {
-    return this.#subject;
+    return this.#caller.subject;
   }
 
-  /** Names the principal for all records to come. */
-  identify(subject: string, credential: string): void {
-    this.#subject = subject;
-    this.#credential = credential;
+  /** Names the caller for all records to come. */
+  identify({ issuer, subject, team, credential }: RecordedCaller): void {
+    this.#caller = { issuer, subject, team, credential };
   }
 
   async sessionStarted(expiresAtSeconds: number): Promise<void> {
@@ -51,9 +61,32 @@ export class RequestRecord {
     this.#verdictRecorded = true;
   }
 
-  async sessionEnded(): Promise<void> {
-    await this.#trail.record({ type: "session.ended", ...this.#requester() });
+  /** @param session null for a token that belongs to none */
+  async sessionEnded(session: string | null): Promise<void> {
+    await this.#trail.record({ type: "session.ended", ...this.#requester(), session });
     this.#verdictRecorded = true;
+  }
+
+  /** A fact besides the verdict: the request is refused as well. */
+  async reuseDetected(session: string): Promise<void> {
+    await this.#trail.record({ type: "session.reuse_detected", ...this.#requester(), session });
+  }
+
+  async tokenIssued(
+    issued: {
+      readonly grant: "client_credentials" | "refresh_token";
+      readonly session: string | null;
+      readonly expiresAtSeconds: number;
+      readonly bound: boolean;
+    },
+  ): Promise<void> {
+    await this.#trail.record({ type: "token.issued", ...this.#requester(), ...issued });
+    this.#verdictRecorded = true;
+  }
+
+  /** An intent and no verdict: a change that then cannot be made leaves a refusal behind it. */
+  async changing(action: string, object: string, before: JsonValue, after: JsonValue): Promise<void> {
+    await this.#trail.record({ type: "object.changed", ...this.#requester(), action, object, before, after });
   }
 
   async allowed(action: string, object: string | null): Promise<void> {
@@ -80,7 +113,7 @@ export class RequestRecord {
     await this.#trail.record({ type: "inference.finished", ...this.#requester(), ...outcome });
   }
 
-  #requester(): RequestIdentity & { readonly subject: string | null; readonly credential: string | null } {
-    return { ...this.#identity, subject: this.#subject, credential: this.#credential };
+  #requester(): RequestIdentity & (RecordedCaller | typeof NOBODY) {
+    return { ...this.#identity, ...this.#caller };
   }
 }

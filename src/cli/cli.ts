@@ -7,6 +7,7 @@ import { generateSigningKey } from "../identity/signing_keys.ts";
 import { printError, printLine } from "../telemetry/terminal.ts";
 import { generateMasterKey } from "../vault/master_key.ts";
 import { buildModels } from "./build_models.ts";
+import { rotateSigningKey, setPassword } from "./offline.ts";
 import { permissionFlags } from "./permission_flags.ts";
 import { settingsReference } from "./settings_reference.ts";
 import { verifyAudit } from "./verify_audit.ts";
@@ -53,6 +54,18 @@ const COMMANDS: Readonly<
       return 0;
     },
   },
+  "user:password": {
+    about: "give a user a new password while the server is stopped: user:password [NAME], default admin",
+    async run([username = "admin"]) {
+      return await setPassword(settings().config, username, printLine);
+    },
+  },
+  "signing-key:rotate": {
+    about: "make a new signing key while the server is stopped",
+    async run() {
+      return await rotateSigningKey(settings().config, printLine);
+    },
+  },
   "audit:verify": {
     about: "check the audit trail of a data folder or of a copy of one: audit:verify [FOLDER], default data",
     async run([dataDir = "data"]) {
@@ -85,7 +98,7 @@ if (import.meta.main) {
   const command = COMMANDS[name];
   if (command === undefined) {
     printError("Commands:");
-    for (const [each, { about }] of Object.entries(COMMANDS)) printError(`  ${each.padEnd(14)}${about}`);
+    for (const [each, { about }] of Object.entries(COMMANDS)) printError(`  ${each.padEnd(20)}${about}`);
     Deno.exit(64);
   }
   try {

@@ -1,5 +1,5 @@
 // Permission flags: exactly what the server needs under given settings, as Deno's command-line flags.
-import { type Config, hostAndPort, upstreamHost } from "../config/config.ts";
+import { type Config, hostAndPort, outgoingHosts } from "../config/config.ts";
 import { PROXY_VARIABLES } from "../config/environment.ts";
 
 /** Flags that close what Deno leaves open: prompts, downloads, changes of the lock file. */
@@ -13,7 +13,7 @@ const CODE_PATHS = ["src", "node_modules/onnxruntime-web/dist/ort-wasm-simd-thre
  * @param files settings and secret files that were read
  */
 export function permissionFlags(config: Config, files: readonly string[]): string[] {
-  const certificates = config.upstreams.flatMap(({ caFile }) => caFile ?? []);
+  const certificates = [...config.upstreams, ...config.issuers].flatMap(({ caFile }) => caFile ?? []);
   const read = [
     config.dataDir,
     config.modelsDir,
@@ -22,10 +22,7 @@ export function permissionFlags(config: Config, files: readonly string[]): strin
     ...files,
     ...certificates,
   ];
-  const net = [
-    hostAndPort(config.host, config.port),
-    ...config.upstreams.map(({ url }) => upstreamHost(url)),
-  ];
+  const net = [hostAndPort(config.host, config.port), ...outgoingHosts(config)];
   return [
     ...FIXED_FLAGS,
     `--allow-net=${[...new Set(net)].join(",")}`,

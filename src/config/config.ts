@@ -51,10 +51,20 @@ export function hostAndPort(host: string, port: number): string {
   return `${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
-/** Host and port of an upstream's address, as permission flags write them. */
+/** Host and port of an address that is called, as permission flags write them. */
 export function upstreamHost(url: string): string {
   const { hostname, port, protocol } = new URL(url);
   return `${hostname}:${port !== "" ? port : protocol === "https:" ? 443 : 80}`;
+}
+
+/** Every host and port that is called under a configuration, each once. */
+export function outgoingHosts({ upstreams, issuers }: Config): readonly string[] {
+  const urls = [
+    ...upstreams.map(({ url }) => url),
+    // What discovery finds has the issuer's origin, or is refused.
+    ...issuers.map(({ issuer, jwksUrl }) => jwksUrl ?? issuer),
+  ];
+  return [...new Set(urls.map(upstreamHost))];
 }
 
 /** The mistakes as lines for a person, below a headline that says what they prevent. */
@@ -98,6 +108,7 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     ...exposureMistakes(config),
     ...secretMistakes(config),
     ...upstreamMistakes(config),
+    ...issuerMistakes(config),
     ...proxyMistakes(config, sources.proxyVariables ?? []),
   ];
   if (config.mode === "production") {
@@ -225,16 +236,22 @@ function upstreamMistakes({ upstreams, upstreamModels }: Config): ConfigMistake[
   return mistakes;
 }
 
+/** Nobody else may speak in our name: a token says whose it is by its issuer alone. */
+function issuerMistakes({ issuers, publicUrl }: Config): ConfigMistake[] {
+  const own = new URL(publicUrl).href;
+  return issuers.filter(({ issuer }) => new URL(issuer).href === own).map(({ issuer }) => ({
+    where: variableOf("issuers"),
+    what: `has the issuer "${issuer}", which is this server itself (${variableOf("publicUrl")})`,
+  }));
+}
+
 /** The runtime gives each call to such a proxy, which reads key and prompt of a plain-http one: that has to be meant. */
-function proxyMistakes(
-  { upstreams, upstreamProxy }: Config,
-  proxyVariables: readonly string[],
-): ConfigMistake[] {
-  if (upstreams.length === 0 || upstreamProxy === "environment") return [];
+function proxyMistakes(config: Config, proxyVariables: readonly string[]): ConfigMistake[] {
+  if (outgoingHosts(config).length === 0 || config.upstreamProxy === "environment") return [];
   return proxyVariables.map((where) => ({
     where,
     what:
-      "names a proxy that calls to upstreams, with their keys and prompts, would go through; unset it, or say that " +
+      "names a proxy that calls to upstreams (with their keys and prompts) and issuers would go through; unset it, or say that " +
       `this is meant: ${variableOf("upstreamProxy")}=environment`,
   }));
 }

@@ -1,6 +1,7 @@
 // Settings: the one table of all settings: name, what is allowed, default, meaning. docs/settings.md is printed from it.
 import { parseAddress, parseAddressRange } from "../encoding/ip_address.ts";
 import { no, ok } from "../faults/outcome.ts";
+import { issuerList, type IssuerSetting } from "./issuer_settings.ts";
 import { integer, listOf, oneOf, origin, type SettingType, text } from "./setting_types.ts";
 import {
   type RoleCapsSetting,
@@ -79,8 +80,9 @@ export const SETTINGS = {
   upstreamProxy: setting(
     oneOf("none", "environment"),
     "none",
-    "Whether calls to upstreams may go through the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names.",
+    "Whether calls to upstreams and issuers may go through the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names.",
   ),
+  issuers: setting(issuerList, [], "Identity providers whose access tokens are accepted beside our own."),
   imageHosts: setting(
     listOf(hostName),
     [],
@@ -144,6 +146,11 @@ export const SETTINGS = {
     "Requests a minute from one address (IPv6: one /64).",
   ),
   rateSignInPerMinute: setting(integer(1, 1_000_000_000), 10, "Sign-in attempts a minute from one address."),
+  rateTokenPerMinute: setting(
+    integer(1, 1_000_000_000),
+    60,
+    "Calls a minute of the token endpoints from one address.",
+  ),
   rateUserPerMinute: setting(integer(1, 1_000_000_000), 500, "Requests a minute by one user."),
   requestsAtOncePerUser: setting(
     integer(1, 1_000_000),
@@ -151,6 +158,11 @@ export const SETTINGS = {
     "Inferences of one user that may be under way at once; one more is 429.",
   ),
   tokenTtlSeconds: setting(integer(60, 3600), 900, "Life of an access token, seconds."),
+  sessionTtlSeconds: setting(
+    integer(60, 366 * 86_400),
+    30 * 86_400,
+    "Life of a session, counted from the sign-in: as long its refresh tokens work, seconds.",
+  ),
   engineWorkers: setting(
     integer(1, 256),
     undefined,
@@ -201,6 +213,7 @@ export const SETTINGS = {
   | Setting<UpstreamSetting[]>
   | Setting<UpstreamModelSetting[]>
   | Setting<RoleCapsSetting>
+  | Setting<IssuerSetting[]>
 >;
 
 /** A setting's name. */

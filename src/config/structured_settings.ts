@@ -18,9 +18,18 @@ const upstreamName = z.string().regex(
   "is no name (lower-case letters, digits and -)",
 );
 const fieldName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, "is no field name");
+/** A team's id, as its own room has it. */
+export const teamName = z.string().regex(
+  /^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/,
+  "is no team (a-z, 0-9 and -)",
+);
 const role = z.enum(["admin", "operator", "auditor", "user"]);
 const milliseconds = (fallback: number) => z.int().min(10).max(24 * 3_600_000).default(fallback);
-const path = z.string().regex(/^(?!-)[^\p{Cc}\s,]{1,1000}$/u, "is no path without spaces and commas");
+/** A file that is read at the start; its path becomes part of a permission flag. */
+export const filePath = z.string().regex(
+  /^(?!-)[^\p{Cc}\s,]{1,1000}$/u,
+  "is no path without spaces and commas",
+);
 
 /** A base address: where a path is put behind it, nothing of it can be moved by that path. */
 const baseUrl = z.string().max(500).transform((text, context) => {
@@ -45,7 +54,7 @@ const upstream = z.strictObject({
   url: baseUrl,
   /** Plain HTTP to another machine: only when said so. */
   plainHttp: z.boolean().default(false),
-  caFile: path.optional(),
+  caFile: filePath.optional(),
   requestsAtOnceMax: z.int().min(1).max(100_000).default(64),
   connectTimeoutMs: milliseconds(3000),
   firstByteTimeoutMs: milliseconds(120_000),
@@ -91,6 +100,8 @@ const upstreamModel = z.strictObject({
   }).optional(),
   see: z.array(role).min(1).default(["admin", "operator", "auditor", "user"]),
   use: z.array(role).default(["admin", "operator", "user"]),
+  /** Teams that the model is for; absent: all of them. */
+  teams: z.array(teamName).min(1).max(1000).optional(),
 });
 
 const count = (max: number) => z.int().min(0).max(max).optional();
@@ -159,12 +170,13 @@ export function upstreamKeyVariable(name: string): string {
   return `PORTCULLIS_UPSTREAM_${name.replaceAll("-", "_").toUpperCase()}_KEY`;
 }
 
-function isLoopback(hostname: string): boolean {
+/** Whether a host, as `URL.hostname` has it, is this machine. */
+export function isLoopback(hostname: string): boolean {
   return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
 }
 
 /** A type whose values are objects: JSON in the file, JSON text in the environment. */
-function structured<Value>(allowed: string, schema: z.ZodType<Value>): SettingType<Value> {
+export function structured<Value>(allowed: string, schema: z.ZodType<Value>): SettingType<Value> {
   const parse = (raw: unknown): z.ZodSafeParseResult<Value> | string => {
     if (typeof raw !== "string") return schema.safeParse(raw);
     const json = parseStrictJson(raw, DEPTH_MAX);

@@ -16,6 +16,14 @@ export type FaultKind =
   | "unauthenticated"
   | "sign_in_refused"
   | "forbidden"
+  | "scope_insufficient"
+  | "conflict"
+  | "client_refused"
+  | "grant_refused"
+  | "grant_type_unsupported"
+  | "scope_refused"
+  | "proof_refused"
+  | "proof_nonce_needed"
   | "rate_limited"
   | "overloaded"
   | "unavailable"
@@ -45,8 +53,12 @@ export interface FaultDetails {
   readonly fields?: readonly FieldMistake[];
   /** For 429 and 503: whole seconds after which a retry makes sense. */
   readonly retryAfterSeconds?: number;
-  /** For 401: why the credential was refused, in the words of RFC 6750 §3.1. Absent when none was sent. */
-  readonly bearerError?: "invalid_token";
+  /** For 401: why the credential was refused, in the words of RFC 6750 §3.1 and RFC 9449 §7.1. Absent when none was sent. */
+  readonly tokenError?: "invalid_token" | "invalid_dpop_proof" | "use_dpop_nonce";
+  /** For 401: the scheme that the credential came by. */
+  readonly scheme?: "Bearer" | "DPoP";
+  /** For 403: the action that is missing, in the words of RFC 6750 §3.1. */
+  readonly scopeNeeded?: string;
   /** For 405: the methods that work here. */
   readonly allow?: readonly string[];
   /** The error underneath; it goes to the log only. */

@@ -2,6 +2,7 @@
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import type { Fault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
+import type { Challenge } from "./challenge.ts";
 import type { Answer, BodyStream, Dialect } from "./route.ts";
 
 const JSON_TYPE = "application/json";
@@ -29,16 +30,13 @@ export function buildAnswer(
 }
 
 /** A Fault in the words of a dialect, with the headers that its status demands. */
-export function faultAnswer(fault: Fault, dialect: Dialect, requestId: string): Answer {
+export function faultAnswer(fault: Fault, dialect: Dialect, requestId: string, challenge: Challenge): Answer {
   const row = FAULT_TABLE[fault.kind];
-  const { retryAfterSeconds, allow, bearerError } = fault.details;
+  const { retryAfterSeconds, allow } = fault.details;
   const headers: Record<string, string> = { "Content-Type": dialect.errorType };
-  // RFC 9110 §11.6.1: a 401 names a scheme; RFC 6750 §3 gives its form.
-  if (row.status === 401) {
-    headers["WWW-Authenticate"] = `Bearer realm="portcullis"${
-      bearerError === undefined ? "" : `, error="${bearerError}"`
-    }`;
-  }
+  // RFC 9110 §11.6.1: a 401 names a scheme.
+  const authenticate = challenge(fault, row.status);
+  if (authenticate !== undefined) headers["WWW-Authenticate"] = authenticate;
   if (retryAfterSeconds !== undefined) headers["Retry-After"] = String(Math.ceil(retryAfterSeconds));
   // RFC 9110 §15.5.9, §15.5.14: what is left of a body that was given up on must not be read as a next request.
   if (fault.kind === "body_timeout" || fault.kind === "body_too_large") headers["Connection"] = "close";

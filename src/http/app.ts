@@ -1,7 +1,6 @@
 // The app: the list of routes and the order of the gate. Read this file first.
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { decide } from "../access/decide.ts";
 import { RequestRecord } from "../audit/request_record.ts";
 import type { AuditTrail } from "../audit/audit_trail.ts";
 import { newId } from "../encoding/ids.ts";
@@ -13,36 +12,51 @@ import {
 } from "../encoding/ip_address.ts";
 import { Fault, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
-import type { Authenticate } from "../identity/authenticate.ts";
+import type { Authenticate, AuthenticationRefusal } from "../identity/authenticate.ts";
+import type { DpopProofs } from "../identity/dpop_proof.ts";
 import type { RateCells } from "../limits/rate_cells.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type AccountParts, accountRoutes } from "./account/account_routes.ts";
+import { type AdminParts, adminRoutes } from "./admin/admin_routes.ts";
 import { anthropicDialect } from "./anthropic/anthropic_error.ts";
 import { anthropicRoutes } from "./anthropic/anthropic_routes.ts";
 import type { AnthropicParts } from "./anthropic/messages_route.ts";
 import { buildAnswer, faultAnswer, type WireAnswer } from "./answer.ts";
+import type { Challenge } from "./challenge.ts";
 import { type Exchange, principalOf } from "./exchange.ts";
 import { type BodyBudget, openBodyBudget } from "./middleware/body_budget.ts";
 import type { BodyBounds } from "./middleware/body_pieces.ts";
 import { clientAddress } from "./middleware/client_address.ts";
 import { parseFields } from "./middleware/parse_fields.ts";
+import { parseQuery } from "./middleware/parse_query.ts";
 import { type RateTiers, takeRates } from "./middleware/rate_tiers.ts";
 import { readJsonBody, requireJsonAnnounced, requireNoBody } from "./middleware/read_body.ts";
 import { requireSafeTarget } from "./middleware/request_target.ts";
 import type { StandardHeaders } from "./middleware/standard_headers.ts";
 import { oipDialect } from "./oip/oip_error.ts";
 import { type OipParts, oipRoutes } from "./oip/oip_routes.ts";
+import { oauthDialect } from "./oauth/oauth_error.ts";
+import { type OauthParts, oauthRoutes } from "./oauth/oauth_routes.ts";
 import { openaiDialect } from "./openai/openai_error.ts";
 import { type OpenaiParts, openaiRoutes } from "./openai/openai_routes.ts";
 import { describeRoutes } from "./operations/api_description.ts";
 import { type OperationsParts, operationsRoutes } from "./operations/operations_routes.ts";
 import { problemDialect } from "./problem.ts";
+import { requireAccess } from "./require_access.ts";
 import { type Answer, type AnyRoute, type BodyStream, defineRoute, type Dialect } from "./route.ts";
 
 /** What the routes and the gate are made of. */
 export interface AppParts
-  extends AccountParts, OpenaiParts, AnthropicParts, OipParts, OperationsParts, GateParts {}
+  extends
+    AccountParts,
+    AdminParts,
+    OauthParts,
+    OpenaiParts,
+    AnthropicParts,
+    OipParts,
+    OperationsParts,
+    GateParts {}
 
 /** What the gate is made of. */
 export interface GateParts {
@@ -50,6 +64,9 @@ export interface GateParts {
   readonly log: Log;
   readonly trail: AuditTrail;
   readonly authenticate: Authenticate;
+  /** Makes the nonces that proofs of possession need. */
+  readonly proofs: DpopProofs;
+  readonly challenge: Challenge;
   readonly rateCells: RateCells;
   readonly rateTiers: RateTiers;
   readonly standardHeaders: StandardHeaders;
@@ -81,7 +98,9 @@ export function routeTable(parts: AppParts): readonly AnyRoute[] {
     ...openaiRoutes(parts), //     GET /v1/models… · POST /v1/chat/completions · /v1/embeddings · /v1/audio/… · …
     ...anthropicRoutes(parts), //  POST /v1/messages · /v1/messages/count_tokens
     ...oipRoutes(parts), //        /v2 · /v2/health/… · /v2/models/{id} · POST /v2/models/{id}/infer
-    ...accountRoutes(parts), //    POST /v1/auth/login · POST /v1/auth/logout
+    ...accountRoutes(parts), //    POST /v1/auth/login · …/logout · …/password · /v1/auth/sessions · /v1/keys
+    ...adminRoutes(parts), //      /v1/users · /v1/teams · /v1/roles · /v1/clients · /v1/signing-keys
+    ...oauthRoutes(parts), //      POST /oauth2/token · …/revoke · …/introspect · /.well-known/oauth-…
     ...operationsRoutes(parts), // GET /healthz · /readyz · /.well-known/jwks.json
   ];
   return [...routes, describeRoutes(routes)]; // GET /openapi.json
@@ -139,7 +158,10 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
         code,
         reason: fault.message,
       });
-      return buildAnswer(faultAnswer(fault, problemDialect, id), standardHeaders.forAnswer(id, null));
+      return buildAnswer(
+        faultAnswer(fault, problemDialect, id, parts.challenge),
+        standardHeaders.forAnswer(id, null),
+      );
     }
   };
 }
@@ -175,9 +197,11 @@ async function pass(
     request,
     receivedMs,
     clientNetwork: clientNetwork(address),
+    address,
     parameters,
     record,
     answerHeaders,
+    query: undefined,
     principal: undefined,
   };
 
@@ -188,7 +212,7 @@ async function pass(
   } catch (thrown) {
     // 9. Errors: public words out, the private reason to log and trail.
     fault = await recordRefusal(route, exchange, toFault(thrown));
-    answer = faultAnswer(fault, route.dialect, id);
+    answer = faultAnswer(fault, route.dialect, id, parts.challenge);
   }
   if (answer.stream === undefined) logAccess(parts, route, exchange, answer.status, addressText, fault);
   else {answer = loggedAtItsEnd(answer, answer.stream, (brokenBy) =>
@@ -212,12 +236,15 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
   if (route.rated) {
     const tiers = route.policy.kind === "sign_in"
       ? [rateTiers.address, rateTiers.signIn]
+      : route.policy.kind === "client"
+      ? [rateTiers.address, rateTiers.token]
       : [rateTiers.address];
     await takeRates(rateCells, tiers, exchange.clientNetwork, answerHeaders);
   }
   if (route.policy.kind === "nothing") return await route.handle(exchange, undefined as never);
   // 5. Query and body by what is announced: media type, encoding, length. Nothing is read yet.
-  requireNoQuery(request);
+  if (route.query === undefined) requireNoQuery(request);
+  else exchange.query = parseQuery(route.query, request.url);
   let held = 0;
   const bounds = {
     ...boundsOf(route, parts),
@@ -235,7 +262,7 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
     // 6. Who. 7. May.
     caller = await requirePrincipal(parts, exchange, route.dialect);
     await takeRates(rateCells, [rateTiers.user], caller, answerHeaders);
-    requireAction(exchange, route.policy.action);
+    requireAccess(principalOf(exchange), route.policy.action);
   }
   // 5, the costly part: room for the bytes, the bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
   held = heldBytesOf(route, announcedBytes(request, bounds));
@@ -279,27 +306,51 @@ function bodyBudgetOf(parts: GateParts, routes: readonly AnyRoute[]): BodyBudget
 }
 
 async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: Dialect): Promise<string> {
-  const { headers } = exchange.request;
+  const { headers, method, url } = exchange.request;
   const bare = dialect.tokenHeader === undefined ? null : headers.get(dialect.tokenHeader);
   const authorization = headers.get("authorization") ?? (bare === null ? null : `Bearer ${bare}`);
-  const outcome = await parts.authenticate(authorization);
-  if (!outcome.ok) {
-    // RFC 6750 §3.1: no error code where no credential was sent.
-    const details = outcome.reason === "missing" ? {} : { bearerError: "invalid_token" as const };
-    throw new Fault("unauthenticated", `Cannot recognise the caller: ${outcome.reason}`, details);
-  }
-  const { issuer, subject, credential } = outcome.value;
+  const proof = headers.get("dpop");
+  // RFC 9449 §8.2: who proves is given the nonce for the next time.
+  if (proof !== null) exchange.answerHeaders["DPoP-Nonce"] = parts.proofs.nonce();
+  const outcome = await parts.authenticate({
+    authorization,
+    proof,
+    method,
+    path: proof === null ? "" : pathOf(url),
+    address: exchange.address,
+  });
+  if (!outcome.ok) throw notRecognised(parts, exchange, outcome.reason, authorization);
+  const { issuer, subject, team, credential } = outcome.value;
   exchange.principal = outcome.value;
-  exchange.record.identify(subject, credential.id);
+  exchange.record.identify({ issuer, subject, team, credential: credential.id });
   return `${issuer} ${subject}`;
 }
 
-function requireAction(exchange: Exchange, action: Parameters<typeof decide>[1]): void {
-  const decision = decide(principalOf(exchange), action);
-  if (!decision.ok) throw new Fault("forbidden", `Cannot allow ${action}: ${decision.reason}`);
+/** 401, with the words that RFC 6750 §3.1 and RFC 9449 §7.1 and §9 have for the reason. */
+function notRecognised(
+  parts: GateParts,
+  { answerHeaders }: Exchange,
+  reason: AuthenticationRefusal,
+  authorization: string | null,
+): Fault {
+  const message = `Cannot recognise the caller: ${reason}`;
+  if (reason === "missing") return new Fault("unauthenticated", message);
+  const isProofScheme = /^dpop /i.test(authorization ?? "");
+  if (isProofScheme) answerHeaders["DPoP-Nonce"] = parts.proofs.nonce();
+  const tokenError = reason === "proof_nonce_missing" || reason === "proof_nonce_wrong"
+    ? "use_dpop_nonce"
+    : reason.startsWith("proof_") && isProofScheme
+    ? "invalid_dpop_proof"
+    : "invalid_token";
+  return new Fault("unauthenticated", message, { tokenError, scheme: isProofScheme ? "DPoP" : "Bearer" });
 }
 
-/** No route takes query parameters; a token in one would end up in logs (RFC 6750 §2.3, ASVS V14.2.1). */
+/** The path as it was sent; the gate has checked the form of the whole before. */
+function pathOf(url: string): string {
+  return new URL(url).pathname;
+}
+
+/** Few routes take query parameters; a token in one would end up in logs (RFC 6750 §2.3, ASVS V14.2.1). */
 function requireNoQuery(request: Request): void {
   if (request.url.includes("?")) {
     throw new Fault(
@@ -386,7 +437,7 @@ function checkRouteTable(routes: readonly AnyRoute[]): void {
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
     const kind: unknown = (route as { policy?: { kind?: unknown } }).policy?.kind;
-    if (kind !== "public" && kind !== "sign_in" && kind !== "action") {
+    if (kind !== "public" && kind !== "sign_in" && kind !== "client" && kind !== "action") {
       throw new Fault("internal", `Cannot serve ${name}: it declares no policy`);
     }
     if (seen.has(name)) {
@@ -422,6 +473,8 @@ function unmatched(path: string): AnyRoute {
     ? anthropicDialect
     : path.startsWith("/v1/")
     ? openaiDialect
+    : path.startsWith("/oauth2/")
+    ? oauthDialect
     : path.startsWith("/v2/")
     ? oipDialect
     : problemDialect;

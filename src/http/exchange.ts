@@ -1,7 +1,8 @@
 // Exchange: one request on its way through the gate, with what the steps have found out about it.
 import type { RequestRecord } from "../audit/request_record.ts";
 import { Fault } from "../faults/fault.ts";
-import type { Principal } from "../identity/principal.ts";
+import type { AddressBytes } from "../encoding/ip_address.ts";
+import type { Principal } from "../access/principal.ts";
 import type { InferenceContext } from "../inference/run_inference.ts";
 
 /** One request. Steps of the gate fill it in order; handlers read it. */
@@ -13,11 +14,15 @@ export interface Exchange {
   readonly receivedMs: number;
   /** What limits count as one client. */
   readonly clientNetwork: string;
+  /** The client's address. */
+  readonly address: AddressBytes;
   /** Path parameters, decoded once. */
   readonly parameters: Readonly<Record<string, string>>;
   readonly record: RequestRecord;
   /** Headers that the answer will carry, an error included. */
   readonly answerHeaders: Record<string, string>;
+  /** What the route's schema made of the query; undefined where it has none. */
+  query: unknown;
   principal: Principal | undefined;
 }
 

@@ -14,6 +14,8 @@ export type Policy =
   | { readonly kind: "public" }
   /** Anyone, in order to become someone; under the sign-in rate; the handler records what became of it. */
   | { readonly kind: "sign_in" }
+  /** A client, which the handler authenticates by what the body or the header brings (RFC 6749 §2.3); under the token rate. */
+  | { readonly kind: "client" }
   /** A principal whose roles give the action. */
   | { readonly kind: "action"; readonly action: Action }
   /** The app's own rows behind paths and methods that do not exist; none of the route table. */
@@ -21,7 +23,7 @@ export type Policy =
 
 /** How one family of clients reads errors. */
 export interface Dialect {
-  readonly name: "problem" | "openai" | "anthropic" | "oip";
+  readonly name: "problem" | "openai" | "anthropic" | "oip" | "oauth";
   readonly errorType: string;
   /** The header in which its clients send a bare token where they send no `Authorization`. */
   readonly tokenHeader?: string;
@@ -78,7 +80,7 @@ export interface AnswerDescription {
 
 /** One row. */
 export interface Route<Body = unknown> {
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** With parameters as `{name}` (OpenAPI). */
   readonly path: string;
   readonly summary: string;
@@ -86,6 +88,8 @@ export interface Route<Body = unknown> {
   readonly dialect: Dialect;
   /** False for probes only: health must answer however busy an address is. */
   readonly rated: boolean;
+  /** The strict schema of the query; absent where the route takes none. What it holds is in the exchange. */
+  readonly query?: z.ZodType;
   /** The strict schema of the JSON body; absent where the route takes none. */
   readonly body?: z.ZodType<Body>;
   /** Instead of `body`, where the body is no plain JSON. */

@@ -1,24 +1,188 @@
 // Authenticate: the single entrance. Whatever a request brings to prove who it is, it becomes a Principal here or nowhere.
-import { no, type Outcome } from "../faults/outcome.ts";
-import type { AccessTokens, TokenRefusal } from "./access_token.ts";
-import type { Principal } from "./principal.ts";
+import { hash } from "node:crypto";
+import { type Grant, parseGrant } from "../access/grant.ts";
+import type { Principal } from "../access/principal.ts";
+import { type AddressBytes, rangeHolds } from "../encoding/ip_address.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import type { AccessTokenClaims, AccessTokens, TokenRefusal } from "./access_token.ts";
+import { API_KEY_PREFIX, type ApiKeyRefusal, type ApiKeys } from "./api_keys.ts";
+import type { DpopProofs, DpopRefusal } from "./dpop_proof.ts";
+import type { ExternalIdentity, ExternalRefusal, ExternalTokens } from "./oidc/external_tokens.ts";
+import type { Standing, Standings } from "./standings.ts";
+import { parseJws } from "./strict_jws.ts";
 
 /** Why nobody was recognised. `missing`: no credential was sent at all. */
-export type AuthenticationRefusal = "missing" | "scheme_unknown" | TokenRefusal;
+export type AuthenticationRefusal =
+  | "missing"
+  | "scheme_unknown"
+  | "issuer_unknown"
+  /** The account is disabled, deleted, or none of this server. */
+  | "subject_inactive"
+  | "address_not_allowed"
+  /** A bound credential without a proof, or a proof scheme for one that is not bound (RFC 9449 §7.1). */
+  | "proof_missing"
+  | "not_bound"
+  | "bound_to_other_key"
+  | TokenRefusal
+  | ExternalRefusal
+  | ApiKeyRefusal
+  | DpopRefusal;
 
-/** From the `Authorization` header (null where there is none) to a Principal. */
-export type Authenticate = (
-  authorization: string | null,
-) => Promise<Outcome<Principal, AuthenticationRefusal>>;
+/** What a request brings. */
+export interface Presented {
+  /** The `Authorization` header; null where there is none. */
+  readonly authorization: string | null;
+  /** The `DPoP` header. */
+  readonly proof: string | null;
+  readonly method: string;
+  /** As it was sent, without a query; only asked for where there is a proof. */
+  readonly path: string;
+  readonly address: AddressBytes;
+}
+
+/** From what a request brings to a Principal. Throws Fault `unavailable` where an issuer's keys cannot be had. */
+export type Authenticate = (presented: Presented) => Promise<Outcome<Principal, AuthenticationRefusal>>;
+
+/** The ways in, and who knows what becomes of those who come. */
+export interface AuthenticateParts {
+  readonly accessTokens: AccessTokens;
+  readonly apiKeys: ApiKeys;
+  readonly externalTokens: readonly ExternalTokens[];
+  readonly standings: Standings;
+  readonly proofs: DpopProofs;
+  /** What roles give in a team. */
+  readonly grantsOf: (team: string, roles: readonly string[]) => readonly Grant[];
+}
+
+/** A principal whose proof of possession has yet to be seen. */
+type Recognised = Outcome<Principal, AuthenticationRefusal>;
 
 // RFC 9110 §11.1: the scheme is case-insensitive. RFC 6750 §2.1: b64token. Two joined headers hold a comma and do not match.
-const BEARER = /^bearer +([A-Za-z0-9._~+/=-]+)$/i;
+const CREDENTIAL = /^(bearer|dpop) +([A-Za-z0-9._~+/=-]+)$/i;
 
 /** Makes the entrance over its ways in. */
-export function openAuthenticate(accessTokens: AccessTokens): Authenticate {
-  return (authorization) => {
-    if (authorization === null) return Promise.resolve(no("missing"));
-    const token = BEARER.exec(authorization)?.[1];
-    return token === undefined ? Promise.resolve(no("scheme_unknown")) : accessTokens.verify(token);
+export function openAuthenticate(parts: AuthenticateParts): Authenticate {
+  return async (presented) => {
+    if (presented.authorization === null) return no("missing");
+    const [, scheme = "", credential] = CREDENTIAL.exec(presented.authorization) ?? [];
+    if (credential === undefined) return no("scheme_unknown");
+    const recognised = credential.startsWith(API_KEY_PREFIX)
+      ? await recogniseKey(parts, credential, presented.address)
+      : await recogniseToken(parts, credential);
+    if (!recognised.ok) return recognised;
+    const isProofScheme = scheme.toLowerCase() === "dpop";
+    if (recognised.value.credential.boundTo === null) return isProofScheme ? no("not_bound") : recognised;
+    return isProofScheme
+      ? await requireProof(parts, recognised.value, presented, credential)
+      : no("proof_missing");
   };
+}
+
+async function recogniseToken(parts: AuthenticateParts, token: string): Promise<Recognised> {
+  const { accessTokens, externalTokens } = parts;
+  const sha256 = hash("sha256", token, "base64");
+  // Caches first, each issuer's own: what was verified there needs no parsing.
+  const own = accessTokens.cached(sha256);
+  if (own !== undefined) return own.ok ? await recogniseOwn(parts, own.value) : own;
+  for (const external of externalTokens) {
+    const known = external.cached(sha256);
+    if (known !== undefined) return known.ok ? recogniseExternal(parts, known.value) : known;
+  }
+  const jws = parseJws(token);
+  if (!jws.ok) return jws;
+  // Read before it is verified, in order to choose who verifies; each of them checks it again (RFC 8725 §3.8).
+  const issuer = jws.value.claims.iss;
+  const external = externalTokens.find((each) => each.issuer === issuer);
+  if (external !== undefined) {
+    const verified = await external.verify(jws.value, sha256);
+    return verified.ok ? recogniseExternal(parts, verified.value) : verified;
+  }
+  const verified = await accessTokens.verify(jws.value, sha256);
+  return verified.ok ? await recogniseOwn(parts, verified.value) : verified;
+}
+
+async function recogniseOwn(parts: AuthenticateParts, claims: AccessTokenClaims): Promise<Recognised> {
+  const standing = await standingOf(parts, claims.subject);
+  if (standing === undefined) return no("subject_inactive");
+  return ok({
+    issuer: parts.accessTokens.issuer,
+    subject: claims.subject,
+    ...standing,
+    scope: claims.scope,
+    credential: {
+      kind: "access_token",
+      id: claims.tokenId,
+      expiresAtSeconds: claims.expiresAtSeconds,
+      session: claims.session,
+      boundTo: claims.boundTo,
+    },
+  });
+}
+
+async function recogniseKey(
+  parts: AuthenticateParts,
+  text: string,
+  address: AddressBytes,
+): Promise<Recognised> {
+  const verified = await parts.apiKeys.verify(text);
+  if (!verified.ok) return verified;
+  const { id, ownerId, scope, addressRanges, boundTo } = verified.value;
+  if (addressRanges.length > 0 && !addressRanges.some((range) => rangeHolds(range, address))) {
+    return no("address_not_allowed");
+  }
+  const standing = await standingOf(parts, ownerId);
+  if (standing === undefined) return no("subject_inactive");
+  return ok({
+    issuer: parts.accessTokens.issuer,
+    subject: ownerId,
+    ...standing,
+    scope,
+    credential: { kind: "api_key", id, expiresAtSeconds: null, session: null, boundTo },
+  });
+}
+
+function recogniseExternal(parts: AuthenticateParts, claims: ExternalIdentity): Recognised {
+  const { issuer, subject, team, roles, tokenId, expiresAtSeconds, boundTo } = claims;
+  return ok({
+    issuer,
+    subject,
+    kind: "external",
+    team,
+    roles,
+    grants: parts.grantsOf(team, roles),
+    scope: foreignScope(claims.scope),
+    credential: { kind: "access_token", id: tokenId, expiresAtSeconds, session: null, boundTo },
+  });
+}
+
+/**
+ * Another issuer's scope narrows where it speaks of our actions. Words of other grammars (`openid`) say nothing of this
+ * server: what such a token may do, its roles say alone.
+ */
+function foreignScope(scope: string | null): readonly Grant[] | null {
+  const grants = (scope ?? "").split(" ").map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
+  return grants.length === 0 ? null : grants;
+}
+
+/** Who an account of this server is at this moment; undefined where it is nobody any more. */
+async function standingOf(
+  { standings, grantsOf }: AuthenticateParts,
+  subject: string,
+): Promise<Pick<Principal, "kind" | "team" | "roles" | "grants"> | undefined> {
+  const known: Standing | undefined = standings.known(subject) ?? await standings.load(subject);
+  if (known === undefined || !known.active) return undefined;
+  const { kind, team, roles } = known;
+  return { kind, team, roles, grants: grantsOf(team, roles) };
+}
+
+async function requireProof(
+  { proofs }: AuthenticateParts,
+  principal: Principal,
+  { proof, method, path }: Presented,
+  credential: string,
+): Promise<Recognised> {
+  if (proof === null) return no("proof_missing");
+  const proved = await proofs.verify(proof, { method, path }, credential);
+  if (!proved.ok) return proved;
+  return proved.value === principal.credential.boundTo ? ok(principal) : no("bound_to_other_key");
 }

@@ -51,6 +51,16 @@ export async function verifyPassword(password: string, phc: string): Promise<boo
   return constantTimeEqual(actual, expected.value);
 }
 
+/**
+ * Whether a stored hash cost less than a new one would, or has another form: then the password is hashed anew when it was
+ * right at the next sign-in.
+ */
+export function needsRehash(phc: string, cost: Argon2idCost = ARGON2ID_COST): boolean {
+  const [, memory, passes] = PHC.exec(phc) ?? [];
+  // What is missing is not a number, and no number is at least as much.
+  return !(Number(memory) >= cost.memoryKib && Number(passes) >= cost.passes);
+}
+
 async function argon2id(
   password: string,
   salt: Uint8Array<ArrayBuffer>,

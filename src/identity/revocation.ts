@@ -1,13 +1,17 @@
 // Revocation: tokens that are over before they expire. Known in memory, kept in the store so that a restart forgets none.
-import type { RecordStore } from "../store/record_store.ts";
+import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 
 /** The tokens that were ended early. */
 export interface Revocations {
   /** Synchronous: it is asked at every request. */
   isRevoked(tokenId: string): boolean;
-  /** Resolves when the revocation is durable; it holds in this process from the call on. */
-  revoke(tokenId: string, expiresAtMs: number): Promise<void>;
+  /**
+   * Resolves when the revocation is durable; it holds in this process from the call on.
+   *
+   * @param also changes that expect nothing, made together with it or not at all
+   */
+  revoke(tokenId: string, expiresAtMs: number, also?: readonly RecordChange[]): Promise<void>;
 }
 
 const TABLE = "revoked_tokens";
@@ -28,7 +32,7 @@ export async function openRevocations(store: RecordStore, clock: Clock): Promise
 
   return {
     isRevoked: (tokenId) => expiresAtMsById.has(tokenId),
-    async revoke(tokenId, expiresAtMs) {
+    async revoke(tokenId, expiresAtMs, also = []) {
       expiresAtMsById.set(tokenId, expiresAtMs);
       if (expiresAtMsById.size >= sweepAt) {
         for (const [id, expiryMs] of expiresAtMsById) if (expiryMs <= clock.now()) expiresAtMsById.delete(id);
@@ -36,7 +40,7 @@ export async function openRevocations(store: RecordStore, clock: Clock): Promise
       }
       const value = new Uint8Array(8);
       new DataView(value.buffer).setFloat64(0, expiresAtMs);
-      await store.put(TABLE, tokenId, value, { expiresAtMs });
+      await store.write([{ table: TABLE, key: tokenId, value, lifetime: { expiresAtMs } }, ...also]);
     },
   };
 }

@@ -1,6 +1,10 @@
-// Signing keys: the Ed25519 key that signs access tokens, and its public half as a JWK set (RFC 7517, RFC 8037).
+// Signing keys: the Ed25519 keys of our own tokens, rotated with overlap, and their public halves as a JWK set (RFC 7517, RFC 8037).
 import { calculateJwkThumbprint, exportJWK, importPKCS8 } from "jose";
+import type { JsonValue } from "../encoding/canonical_json.ts";
 import { Fault } from "../faults/fault.ts";
+import type { RecordChange, RecordStore } from "../store/record_store.ts";
+import type { Clock } from "../time/clock.ts";
+import type { SealedTable } from "../vault/sealed_store.ts";
 
 /** A public key as RFC 8037 §2 writes it. */
 export interface PublicJwk {
@@ -12,15 +16,42 @@ export interface PublicJwk {
   readonly alg: "EdDSA";
 }
 
+/** A key as it may be shown. */
+export interface SigningKeyState {
+  readonly keyId: string;
+  /** `retired`: signs nothing any more, and verifies what it signed until that has expired. */
+  readonly state: "active" | "retired";
+  /** Milliseconds since 1970. */
+  readonly createdAtMs: number;
+  readonly retiredAtMs: number | null;
+}
+
 /** The keys of our own tokens. */
 export interface SigningKeys {
-  /** RFC 7638 thumbprint of the active key. */
-  readonly activeKeyId: string;
-  readonly privateKey: CryptoKey;
-  /** The key that verifies tokens naming this `kid`; undefined for a `kid` that is not ours. */
+  /** The key that signs, with its RFC 7638 thumbprint. */
+  active(): { readonly keyId: string; readonly privateKey: CryptoKey };
+  /** The key that verifies tokens naming this `kid`; undefined for a `kid` that is not ours, or whose tokens have all expired. */
   publicKey(keyId: string): CryptoKey | undefined;
-  readonly jwks: { readonly keys: readonly PublicJwk[] };
+  jwks(): { readonly keys: readonly PublicJwk[] };
+  /** The newest first. */
+  list(): readonly SigningKeyState[];
+  /**
+   * From now on a new key signs. Returns its id.
+   *
+   * @throws Fault `conflict` when another rotation came between
+   */
+  rotate(): Promise<string>;
 }
+
+interface OpenKey extends SigningKeyState {
+  readonly jwk: PublicJwk;
+  readonly publicKey: CryptoKey;
+  /** undefined once it is retired: then nothing is kept that could sign. */
+  readonly privateKey: CryptoKey | undefined;
+  readonly version: Uint8Array<ArrayBuffer>;
+}
+
+const PAGE = 1000;
 
 /** A new Ed25519 private key as PKCS #8 PEM. */
 export async function generateSigningKey(): Promise<string> {
@@ -30,29 +61,121 @@ export async function generateSigningKey(): Promise<string> {
 }
 
 /**
- * Opens the signing key.
+ * Opens the keys, making the first one in an empty table.
  *
- * @param pem PKCS #8
- * @throws Fault `unavailable` when it is no Ed25519 private key
+ * @param options.configured PKCS #8 PEM of the settings: signs from now on if the table has never seen it; one that was
+ * rotated out stays out
+ * @param options.overlapMs how long a retired key verifies: the longest life of a token
+ * @throws Fault `unavailable` when the configured one is no Ed25519 private key
  */
-export async function openSigningKeys(pem: string): Promise<SigningKeys> {
+export async function openSigningKeys(options: {
+  readonly store: RecordStore;
+  readonly table: SealedTable;
+  readonly clock: Clock;
+  readonly configured: string | undefined;
+  readonly overlapMs: number;
+}): Promise<SigningKeys> {
+  const { store, table, clock, configured, overlapMs } = options;
+  const keys = new Map<string, OpenKey>();
+  for (let after: string | undefined;;) {
+    const page = await table.list(after === undefined ? { limit: PAGE } : { after, limit: PAGE });
+    for (const { key, value, version } of page) keys.set(key, await openKey(value, version));
+    after = page.at(-1)?.key;
+    if (page.length < PAGE) break;
+  }
+  const verifies = ({ retiredAtMs }: SigningKeyState): boolean =>
+    retiredAtMs === null || retiredAtMs + overlapMs > clock.now();
+  const activeKey = (): OpenKey | undefined => [...keys.values()].find(({ state }) => state === "active");
+
+  /** Makes a key the one that signs and retires the one before. Public halves stay, so that what is out stays out. */
+  async function activate(pem: string): Promise<string> {
+    const { kid } = await publicJwkOf(pem);
+    const nowMs = clock.now();
+    const before = activeKey();
+    const next = await openKey({ pem, createdAtMs: nowMs }, new Uint8Array());
+    const retired = before === undefined ? undefined : retire(before, nowMs);
+    const changes: RecordChange[] = [
+      await table.changeOf(kid, { pem, createdAtMs: nowMs }, { expects: "nothing" }),
+    ];
+    if (before !== undefined && retired !== undefined) {
+      changes.push(await table.changeOf(before.keyId, recordOf(retired), { expects: before.version }));
+    }
+    if (!await store.write(changes)) {
+      throw new Fault("conflict", "Cannot rotate the signing key: another rotation came between", {
+        detail: "Another rotation came between.",
+      });
+    }
+    if (retired !== undefined) {
+      keys.set(retired.keyId, { ...retired, version: changes[1]?.value ?? retired.version });
+    }
+    keys.set(kid, { ...next, version: changes[0]?.value ?? next.version });
+    return kid;
+  }
+
+  const configuredId = configured === undefined ? undefined : (await publicJwkOf(configured)).kid;
+  if (configured !== undefined && configuredId !== undefined && !keys.has(configuredId)) {
+    await activate(configured);
+  } else if (activeKey() === undefined) await activate(await generateSigningKey());
+
+  return {
+    active() {
+      const key = activeKey();
+      if (key?.privateKey === undefined) throw new Fault("internal", "Cannot sign: there is no active key");
+      return { keyId: key.keyId, privateKey: key.privateKey };
+    },
+    publicKey(keyId) {
+      const key = keys.get(keyId);
+      return key !== undefined && verifies(key) ? key.publicKey : undefined;
+    },
+    jwks: () => ({ keys: newestFirst(keys).filter(verifies).map(({ jwk }) => jwk) }),
+    list: () =>
+      newestFirst(keys).filter(verifies).map(({ keyId, state, createdAtMs, retiredAtMs }) => ({
+        keyId,
+        state,
+        createdAtMs,
+        retiredAtMs,
+      })),
+    rotate: async () => await activate(await generateSigningKey()),
+  };
+}
+
+function newestFirst(keys: ReadonlyMap<string, OpenKey>): OpenKey[] {
+  return [...keys.values()].sort((one, other) => other.createdAtMs - one.createdAtMs);
+}
+
+function retire(key: OpenKey, nowMs: number): OpenKey {
+  return { ...key, state: "retired", retiredAtMs: nowMs, privateKey: undefined };
+}
+
+/** What is kept of a retired key: its public half. */
+function recordOf({ jwk, createdAtMs, retiredAtMs }: OpenKey): JsonValue {
+  return { x: jwk.x, createdAtMs, retiredAtMs };
+}
+
+async function openKey(value: JsonValue, version: Uint8Array<ArrayBuffer>): Promise<OpenKey> {
+  const { pem, x, createdAtMs, retiredAtMs = null } = (value ?? {}) as Record<string, JsonValue>;
+  if (typeof createdAtMs !== "number" || (retiredAtMs !== null && typeof retiredAtMs !== "number")) {
+    throw new Fault("unavailable", "Cannot open a signing key: the record has no known form");
+  }
+  const jwk = typeof pem === "string" ? await publicJwkOf(pem) : await jwkOf(String(x));
+  const { kty, crv } = jwk;
+  return {
+    keyId: jwk.kid,
+    state: retiredAtMs === null ? "active" : "retired",
+    createdAtMs,
+    retiredAtMs,
+    jwk,
+    publicKey: await crypto.subtle.importKey("jwk", { kty, crv, x: jwk.x }, "Ed25519", false, ["verify"]),
+    privateKey: typeof pem === "string" ? await importPKCS8(pem, "EdDSA", { extractable: false }) : undefined,
+    version,
+  };
+}
+
+async function publicJwkOf(pem: string): Promise<PublicJwk> {
   try {
     const { x } = await exportJWK(await importPKCS8(pem, "EdDSA", { extractable: true }));
     if (x === undefined) throw new TypeError("the key has no public half");
-    const kid = await calculateJwkThumbprint({ kty: "OKP", crv: "Ed25519", x });
-    const publicKey = await crypto.subtle.importKey(
-      "jwk",
-      { kty: "OKP", crv: "Ed25519", x },
-      "Ed25519",
-      false,
-      ["verify"],
-    );
-    return {
-      activeKeyId: kid,
-      privateKey: await importPKCS8(pem, "EdDSA", { extractable: false }),
-      publicKey: (keyId) => keyId === kid ? publicKey : undefined,
-      jwks: { keys: [{ kty: "OKP", crv: "Ed25519", x, kid, use: "sig", alg: "EdDSA" }] },
-    };
+    return await jwkOf(x);
   } catch (cause) {
     // The cause may quote the key: it is not kept.
     throw new Fault(
@@ -62,4 +185,9 @@ export async function openSigningKeys(pem: string): Promise<SigningKeys> {
       })`,
     );
   }
+}
+
+async function jwkOf(x: string): Promise<PublicJwk> {
+  const kid = await calculateJwkThumbprint({ kty: "OKP", crv: "Ed25519", x });
+  return { kty: "OKP", crv: "Ed25519", x, kid, use: "sig", alg: "EdDSA" };
 }

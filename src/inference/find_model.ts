@@ -1,8 +1,8 @@
 // Find a model for a caller: what the caller may not see does not exist.
-import { decideOnModel } from "../access/decide.ts";
 import type { Action } from "../access/action.ts";
+import { decide, type Resource } from "../access/decide.ts";
+import type { Principal } from "../access/principal.ts";
 import { Fault } from "../faults/fault.ts";
-import type { Principal } from "../identity/principal.ts";
 import type { Catalog } from "../registry/catalog.ts";
 import type { Capability, ServedModel } from "../registry/served_model.ts";
 
@@ -15,13 +15,14 @@ import type { Capability, ServedModel } from "../registry/served_model.ts";
 export function findModel(catalog: Catalog, principal: Principal, action: Action, name: string): ServedModel {
   const model = catalog.find(name);
   if (model === undefined) throw new Fault("model_not_found", "Cannot find a model: the name is unknown");
-  const decision = decideOnModel(principal, action, model.access);
-  if (!decision.ok && decision.reason === "model_hidden") {
-    throw new Fault("model_not_found", `Cannot use ${model.id}: hidden from the caller's roles`);
+  const decision = decide(principal, action, resourceOf(model));
+  if (!decision.ok && decision.reason === "hidden") {
+    throw new Fault("model_not_found", `Cannot use ${model.id}: hidden from the caller`);
   }
   if (!decision.ok) {
     throw new Fault("forbidden", `Cannot use ${model.id}: ${decision.reason}`, {
       detail: "Your role does not allow this action on this model.",
+      scopeNeeded: action,
     });
   }
   if (!model.accepted) {
@@ -45,6 +46,10 @@ export function requireCapability(model: ServedModel, capability: Capability): v
 /** The models that a caller may see and that can be run. */
 export function listModels(catalog: Catalog, principal: Principal): readonly ServedModel[] {
   return catalog.list().filter((model) =>
-    model.accepted && decideOnModel(principal, "model:read", model.access).ok
+    model.accepted && decide(principal, "model:read", resourceOf(model)).ok
   );
+}
+
+function resourceOf({ id, access }: ServedModel): Resource {
+  return { kind: "model", id, see: access.see, use: access.use, teams: access.teams };
 }

@@ -15,7 +15,7 @@ import type {
 } from "../engines/task.ts";
 import { Fault, type FaultKind, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
-import type { Principal } from "../identity/principal.ts";
+import type { Principal } from "../access/principal.ts";
 import type { ConcurrencyLimit } from "../limits/concurrency.ts";
 import type { Catalog } from "../registry/catalog.ts";
 import type { ServedModel } from "../registry/served_model.ts";

@@ -46,9 +46,13 @@ export function observeRate(rate: Rate, arrival: number | undefined, nowMs: numb
   };
 }
 
+/** Takes the request that `observeRate` has just allowed. */
+export function takeObserved(rate: Rate, seen: RateDecision, nowMs: number): RateDecision {
+  return { ...observeRate(rate, seen.arrival + rate.windowMs, nowMs), allowed: true };
+}
+
 /** Decides one request and takes it where it is allowed. */
 export function decideRate(rate: Rate, arrival: number | undefined, nowMs: number): RateDecision {
   const seen = observeRate(rate, arrival, nowMs);
-  if (!seen.allowed) return seen;
-  return { ...observeRate(rate, seen.arrival + rate.windowMs, nowMs), allowed: true };
+  return seen.allowed ? takeObserved(rate, seen, nowMs) : seen;
 }

@@ -11,7 +11,7 @@ export interface RateCell {
 /** Keeps cells and decides on them atomically. */
 export interface RateCells {
   /**
-   * Takes one request from every cell, or from none where one of them refuses.
+   * Takes one request from every cell, or from none where one of them refuses. No key stands twice among them.
    *
    * @returns a decision for each cell, in order. Throws Fault `unavailable` when the cells cannot be reached
    */

@@ -42,6 +42,8 @@ export const modelCardSchema = z.strictObject({
     see: z.array(z.string()).min(1),
     /** Roles that may run it. */
     use: z.array(z.string()),
+    /** Teams that it is for; absent: all of them. */
+    teams: z.array(z.string()).min(1).optional(),
   }),
 });
 

@@ -33,7 +33,12 @@ export interface ServedModel {
   readonly ownedBy: string;
   /** Whole seconds since 1970. */
   readonly createdSeconds: number;
-  readonly access: { readonly see: readonly string[]; readonly use: readonly string[] };
+  /** Built-in roles that see and that use it, and the teams that it is for; teams null: all of them. */
+  readonly access: {
+    readonly see: readonly string[];
+    readonly use: readonly string[];
+    readonly teams: readonly string[] | null;
+  };
   /** False where an artefact was refused: the model is known, and cannot be run. */
   readonly accepted: boolean;
   /** Digest of the weights where they are ours to know; null for upstream models. */
@@ -67,7 +72,7 @@ export function servedModelOfCard(card: ModelCard, accepted: boolean): ServedMod
     capabilities: [card.task],
     ownedBy: card.source,
     createdSeconds: card.createdSeconds,
-    access: card.access,
+    access: { see: card.access.see, use: card.access.use, teams: card.access.teams ?? null },
     accepted,
     sha256: card.artefacts.graph.sha256,
     limits: {

@@ -1,46 +1,51 @@
 // The record store in memory: for tests, and the model of what the others must do.
 import type { Clock } from "../time/clock.ts";
-import type { RecordLifetime, RecordStore } from "./record_store.ts";
+import { findsWhatItExpects, type RecordChange, type RecordStore } from "./record_store.ts";
+
+interface MemoryRecord {
+  readonly value: Uint8Array<ArrayBuffer>;
+  readonly expiresAtMs: number;
+}
 
 /** Opens an empty store. */
 export function openMemoryRecordStore(clock: Clock): RecordStore {
-  const tables = new Map<string, Map<string, { value: Uint8Array<ArrayBuffer>; expiresAtMs: number }>>();
+  const tables = new Map<string, Map<string, MemoryRecord>>();
 
-  function live(table: string): Map<string, { value: Uint8Array<ArrayBuffer>; expiresAtMs: number }> {
+  function live(table: string): Map<string, MemoryRecord> {
     let records = tables.get(table);
     if (records === undefined) tables.set(table, records = new Map());
     for (const [key, record] of records) if (record.expiresAtMs <= clock.now()) records.delete(key);
     return records;
   }
 
-  const put = (
-    table: string,
-    key: string,
-    value: Uint8Array<ArrayBuffer>,
-    lifetime?: RecordLifetime,
-  ): void => {
-    live(table).set(key, { value: value.slice(), expiresAtMs: lifetime?.expiresAtMs ?? Infinity });
-  };
+  function write(changes: readonly RecordChange[]): boolean {
+    const made = changes.every((change) =>
+      findsWhatItExpects(change, live(change.table).get(change.key)?.value)
+    );
+    if (!made) return false;
+    for (const { table, key, value, lifetime } of changes) {
+      if (value === undefined) live(table).delete(key);
+      else live(table).set(key, { value: value.slice(), expiresAtMs: lifetime?.expiresAtMs ?? Infinity });
+    }
+    return true;
+  }
 
   return {
     get: (table, key) => Promise.resolve(live(table).get(key)?.value.slice()),
-    put: (table, key, value, lifetime) => Promise.resolve(put(table, key, value, lifetime)),
-    create(table, key, value, lifetime) {
-      if (live(table).has(key)) return Promise.resolve(false);
-      put(table, key, value, lifetime);
-      return Promise.resolve(true);
-    },
+    put: (table, key, value, lifetime) =>
+      Promise.resolve(void write([{ table, key, value, ...(lifetime && { lifetime }) }])),
+    create: (table, key, value, lifetime) =>
+      Promise.resolve(write([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }])),
+    write: (changes) => Promise.resolve(write(changes)),
     delete: (table, key) => Promise.resolve(live(table).delete(key)),
-    list(table, { after, limit }) {
-      const keys = [...live(table).keys()].filter((key) => after === undefined || byCodePoint(key, after) > 0)
-        .sort(byCodePoint);
-      return Promise.resolve(
-        keys.slice(0, limit).map((key) => ({
-          key,
-          value: live(table).get(key)?.value.slice() ?? new Uint8Array(),
-        })),
-      );
-    },
+    list: (table, { after, limit }) =>
+      Promise.resolve(
+        [...live(table)]
+          .filter(([key]) => after === undefined || byCodePoint(key, after) > 0)
+          .sort(([left], [right]) => byCodePoint(left, right))
+          .slice(0, limit)
+          .map(([key, { value }]) => ({ key, value: value.slice() })),
+      ),
     close: () => Promise.resolve(),
   };
 }

@@ -1,4 +1,5 @@
 // Record store: the port behind which small records rest, in memory, in SQLite, or on a server that instances share.
+import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 
 /** One record of a table. */
 export interface StoredRecord {
@@ -22,6 +23,12 @@ export interface RecordStore {
     value: Uint8Array<ArrayBuffer>,
     lifetime?: RecordLifetime,
   ): Promise<boolean>;
+  /**
+   * Makes all changes or none of them; whether they were made. None are where one of them does not find what it expects,
+   * or where the store fails. Atomic, also against other instances that share the store. Every change is judged by what
+   * stood before the write; of several with one table and key the last wins. No change at all is always made.
+   */
+  write(changes: readonly RecordChange[]): Promise<boolean>;
   /** Whether there was one to delete. */
   delete(table: string, key: string): Promise<boolean>;
   /** Records in the order of their keys (by code point), after a key, at most `limit`. */
@@ -30,6 +37,28 @@ export interface RecordStore {
     page: { readonly after?: string; readonly limit: number },
   ): Promise<readonly StoredRecord[]>;
   close(): Promise<void>;
+}
+
+/** One change of a `write`. */
+export interface RecordChange {
+  readonly table: string;
+  readonly key: string;
+  /** What stands there from now on; undefined: nothing (it need not have stood there). */
+  readonly value: Uint8Array<ArrayBuffer> | undefined;
+  readonly lifetime?: RecordLifetime;
+  /** What must stand there before: anything (absent), nothing (or what has expired), or exactly these bytes. */
+  readonly expects?: "nothing" | Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * For adapters: whether a change finds what it expects.
+ *
+ * @param standing the live record's bytes; undefined where there is none
+ */
+export function findsWhatItExpects({ expects }: RecordChange, standing: Uint8Array | undefined): boolean {
+  if (expects === undefined) return true;
+  if (expects === "nothing") return standing === undefined;
+  return standing !== undefined && constantTimeEqual(standing, expects);
 }
 
 /** Until when a record counts: from that moment on it is as if deleted. */

@@ -2,7 +2,7 @@
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
-import type { RecordStore } from "./record_store.ts";
+import { findsWhatItExpects, type RecordChange, type RecordStore } from "./record_store.ts";
 
 // FULL: a commit is on the disk before it is acknowledged. Writes here are rare (users, sign-outs), so its price is no matter.
 const SCHEMA = `
@@ -20,6 +20,8 @@ const SCHEMA = `
 `;
 /** 9999-12-31: later than any record lives. */
 const NEVER_MS = 253_402_300_799_999;
+/** What has expired leaves the file with the next write after this; by the index, it costs what there is to delete. */
+const SWEEP_EVERY_MS = 60_000;
 /** How long a statement waits for another process that holds the file. */
 const BUSY_TIMEOUT_MS = 250;
 
@@ -44,15 +46,42 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
   const upsert = prepare(
     "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, expires_at_ms = excluded.expires_at_ms",
   );
-  // One that has expired counts as absent and is overwritten.
-  const insert = prepare(
-    "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, " +
-      "expires_at_ms = excluded.expires_at_ms WHERE records.expires_at_ms <= ?",
-  );
   const remove = prepare("DELETE FROM records WHERE collection = ? AND key = ? AND expires_at_ms > ?");
   const sweep = prepare("DELETE FROM records WHERE expires_at_ms <= ?");
 
   guard("sweep", () => sweep.run(clock.now()));
+  let sweptAtMs = clock.now();
+
+  const get = (table: string, key: string, nowMs: number): Uint8Array<ArrayBuffer> | undefined => {
+    const row = selectOne.get(table, key, nowMs);
+    return row === undefined ? undefined : bytesOf(row.value);
+  };
+
+  function transact(changes: readonly RecordChange[]): boolean {
+    // IMMEDIATE: the file is ours before anything is read, so what is judged is what is changed.
+    database.exec("BEGIN IMMEDIATE");
+    try {
+      const nowMs = clock.now();
+      const made = changes.every((change) =>
+        findsWhatItExpects(change, get(change.table, change.key, nowMs))
+      );
+      if (nowMs - sweptAtMs >= SWEEP_EVERY_MS) {
+        sweep.run(nowMs);
+        sweptAtMs = nowMs;
+      }
+      if (made) {
+        for (const { table, key, value, lifetime } of changes) {
+          if (value === undefined) remove.run(table, key, nowMs);
+          else upsert.run(table, key, value, lifetime?.expiresAtMs ?? NEVER_MS);
+        }
+      }
+      database.exec("COMMIT");
+      return made;
+    } finally {
+      // Not after the commit, nor after an error at which SQLite itself has rolled back.
+      if (database.isTransaction) database.exec("ROLLBACK");
+    }
+  }
 
   const attempt = <Value>(act: string, run: () => Value): Promise<Value> => {
     try {
@@ -63,18 +92,15 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
   };
 
   return {
-    get: (table, key) =>
-      attempt("read", () => {
-        const row = selectOne.get(table, key, clock.now());
-        return row === undefined ? undefined : bytesOf(row.value);
-      }),
+    get: (table, key) => attempt("read", () => get(table, key, clock.now())),
     put: (table, key, value, lifetime) =>
       attempt("write", () => void upsert.run(table, key, value, lifetime?.expiresAtMs ?? NEVER_MS)),
     create: (table, key, value, lifetime) =>
       attempt(
         "write",
-        () => insert.run(table, key, value, lifetime?.expiresAtMs ?? NEVER_MS, clock.now()).changes === 1,
+        () => transact([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }]),
       ),
+    write: (changes) => attempt("write", () => transact(changes)),
     delete: (table, key) => attempt("delete", () => remove.run(table, key, clock.now()).changes === 1),
     list: (table, { after, limit }) =>
       attempt(

@@ -8,7 +8,10 @@ import type { RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import { importSealingKey, open, seal, type SealingKey, sealingKeyIdOf } from "./aead.ts";
 
-/** Seals, opens and pseudonymises with keys that only the master key opens. */
+/** What a keyed hash is for: no hash of one purpose is one of another. */
+export type HashPurpose = "account" | "address" | "api_key" | "client_secret" | "refresh_token";
+
+/** Seals, opens, hashes and pseudonymises with keys that only the master key opens. */
 export interface KeyRing {
   /** Seals under the active data key. */
   seal(place: string, plain: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
@@ -18,7 +21,12 @@ export interface KeyRing {
    * A keyed pseudonym (HMAC-SHA-256, 22 characters for 128 bits): the same for the same text and purpose, and no way
    * back without the key. For look-up keys and for audit records.
    */
-  pseudonym(purpose: "account" | "address", text: string): string;
+  pseudonym(purpose: HashPurpose, text: string): string;
+  /**
+   * HMAC-SHA-256, all 32 bytes: what is kept of a secret that somebody else holds, so that it can be known again and not be
+   * found out. No pseudonym is a part of one.
+   */
+  keyedHash(purpose: HashPurpose, text: string): Uint8Array<ArrayBuffer>;
 }
 
 const TABLE = "data_keys";
@@ -43,6 +51,8 @@ export async function openKeyRing(
     stored.findLast((key) => key.kind === kind) ?? await makeKey(store, master, kind, clock);
   const active = await first("seal");
   const pseudonymKey = (await first("pseudonym")).raw;
+  // A key of its own. No pseudonym can be this key: what those are made of holds a NUL.
+  const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
 
   const sealingKeys = new Map<string, SealingKey>();
   for (const key of [...stored, active]) {
@@ -65,6 +75,9 @@ export async function openKeyRing(
         .digest();
       return encodeBase64url(digest.subarray(0, 16));
     },
+    // In one piece: this is asked at every request with an API key.
+    keyedHash: (purpose, text) =>
+      new Uint8Array(createHmac("sha256", hashKey).update(`${purpose}\0${text}`).digest()),
   };
 }
 

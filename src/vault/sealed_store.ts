@@ -3,15 +3,37 @@ import { canonicalJson, type JsonValue } from "../encoding/canonical_json.ts";
 import { parseStrictJson } from "../encoding/strict_json.ts";
 import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
-import type { RecordLifetime, RecordStore } from "../store/record_store.ts";
+import type { RecordChange, RecordLifetime, RecordStore } from "../store/record_store.ts";
 import type { KeyRing } from "./key_ring.ts";
+
+/** A record as it stood when it was read. */
+export interface SealedRecord {
+  readonly key: string;
+  readonly value: JsonValue;
+  /** The bytes at rest. Each sealing has a nonce of its own: they name this version, and `changeOf` can expect them. */
+  readonly version: Uint8Array<ArrayBuffer>;
+}
 
 /** A table whose values rest sealed. Keys rest as they are: pass a pseudonym where the name itself is personal. */
 export interface SealedTable {
   get(key: string): Promise<JsonValue | undefined>;
+  /** The record with its version. */
+  read(key: string): Promise<SealedRecord | undefined>;
+  /** Records in the order of their keys, after a key, at most `limit`. */
+  list(page: { readonly after?: string; readonly limit: number }): Promise<readonly SealedRecord[]>;
   /** Writes a record unless it exists; whether it was written. */
   create(key: string, value: JsonValue, lifetime?: RecordLifetime): Promise<boolean>;
   put(key: string, value: JsonValue, lifetime?: RecordLifetime): Promise<void>;
+  /**
+   * A change for `RecordStore.write`, so that records of several tables change together or not at all.
+   *
+   * @param value undefined deletes
+   */
+  changeOf(
+    key: string,
+    value: JsonValue | undefined,
+    options?: { readonly expects?: RecordChange["expects"]; readonly lifetime?: RecordLifetime },
+  ): Promise<RecordChange>;
   /** Whether the table has no record. */
   isEmpty(): Promise<boolean>;
 }
@@ -23,18 +45,35 @@ export function sealedTable(store: RecordStore, keyRing: KeyRing, table: string)
   const place = (key: string): string => `${table}/${key}`;
   const sealed = (key: string, value: JsonValue): Promise<Uint8Array<ArrayBuffer>> =>
     keyRing.seal(place(key), encodeUtf8(canonicalJson(value)));
+  async function opened(key: string, bytes: Uint8Array<ArrayBuffer>): Promise<JsonValue> {
+    const text = decodeUtf8(await keyRing.open(place(key), bytes));
+    const parsed = text.ok ? parseStrictJson(text.value, DEPTH_MAX) : text;
+    if (!parsed.ok) throw new Fault("unavailable", `Cannot read a record of ${table}: ${parsed.reason}`);
+    return parsed.value;
+  }
+  async function read(key: string): Promise<SealedRecord | undefined> {
+    const version = await store.get(table, key);
+    return version === undefined ? undefined : { key, value: await opened(key, version), version };
+  }
   return {
-    async get(key) {
-      const value = await store.get(table, key);
-      if (value === undefined) return undefined;
-      const text = decodeUtf8(await keyRing.open(place(key), value));
-      const parsed = text.ok ? parseStrictJson(text.value, DEPTH_MAX) : text;
-      if (!parsed.ok) throw new Fault("unavailable", `Cannot read a record of ${table}: ${parsed.reason}`);
-      return parsed.value;
+    get: async (key) => (await read(key))?.value,
+    read,
+    async list(page) {
+      const records = await store.list(table, page);
+      return await Promise.all(
+        records.map(async ({ key, value }) => ({ key, value: await opened(key, value), version: value })),
+      );
     },
     create: async (key, value, lifetime) =>
       await store.create(table, key, await sealed(key, value), lifetime),
     put: async (key, value, lifetime) => await store.put(table, key, await sealed(key, value), lifetime),
+    changeOf: async (key, value, { expects, lifetime } = {}) => ({
+      table,
+      key,
+      value: value === undefined ? undefined : await sealed(key, value),
+      ...(expects === undefined ? {} : { expects }),
+      ...(lifetime === undefined ? {} : { lifetime }),
+    }),
     isEmpty: async () => (await store.list(table, { limit: 1 })).length === 0,
   };
 }

@@ -159,7 +159,9 @@ function finished(outcome: string): AuditEvent & { type: "inference.finished" } 
   return {
     type: "inference.finished",
     request: "req_1",
+    issuer: null,
     subject: null,
+    team: null,
     credential: null,
     address: "192.0.2.1",
     route: "POST /v1/embeddings",

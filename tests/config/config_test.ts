@@ -26,6 +26,22 @@ const UPSTREAM = {
   healthSeconds: 1,
 } as const;
 
+/** An issuer with every field that has a default. */
+const ISSUER = {
+  issuer: "https://login.example.com",
+  audience: "portcullis",
+  jwksUrl: "https://keys.example.com/jwks",
+  discovery: false,
+  algorithms: ["ES256"],
+  leewaySeconds: 0,
+  lifetimeSecondsMax: 60,
+  tokenType: "JWT",
+  rolesClaim: "/groups",
+  roles: { staff: ["user"] },
+  team: "research",
+  plainHttp: true,
+} as const;
+
 /** Variables with which production starts. */
 const PRODUCTION = {
   PORTCULLIS_MODE: "production",
@@ -67,6 +83,7 @@ Deno.test("without any setting the configuration is the documented one: loopback
     upstreamModels: [],
     roleCaps: {},
     upstreamProxy: "none",
+    issuers: [],
     imageHosts: [],
     bodyBytesMax: 1_048_576,
     mediaBodyBytesMax: 16_777_216,
@@ -81,9 +98,11 @@ Deno.test("without any setting the configuration is the documented one: loopback
     connectionsMax: 10_000,
     rateAddressPerMinute: 100,
     rateSignInPerMinute: 10,
+    rateTokenPerMinute: 60,
     rateUserPerMinute: 500,
     requestsAtOncePerUser: 16,
     tokenTtlSeconds: 900,
+    sessionTtlSeconds: 30 * 86_400,
     engineWorkers: 3,
     engineQueueMax: 256,
     auditSegmentBytesMax: 67_108_864,
@@ -119,6 +138,7 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   upstreamModels: ["[]", []],
   roleCaps: ['{"user":{"imagesMax":1}}', { user: { imagesMax: 1 } }],
   upstreamProxy: ["environment", "environment"],
+  issuers: [JSON.stringify([ISSUER]), [ISSUER]],
   imageHosts: ["images.example.com", ["images.example.com"]],
   bodyBytesMax: ["2048", 2048],
   mediaBodyBytesMax: ["2049", 2049],
@@ -133,9 +153,11 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   connectionsMax: ["9", 9],
   rateAddressPerMinute: ["1", 1],
   rateSignInPerMinute: ["2", 2],
+  rateTokenPerMinute: ["3", 3],
   requestsAtOncePerUser: ["7", 7],
   rateUserPerMinute: ["3", 3],
   tokenTtlSeconds: ["60", 60],
+  sessionTtlSeconds: ["600", 600],
   engineWorkers: ["7", 7],
   engineQueueMax: ["8", 8],
   auditSegmentBytesMax: ["65536", 65_536],
@@ -353,7 +375,7 @@ Deno.test("ASVS V12.2.1: a host that other machines reach is refused unless a pr
   }
 });
 
-Deno.test("a proxy that the environment names is a mistake where upstreams are set and nothing says that it is meant", () => {
+Deno.test("a proxy that the environment names is a mistake where upstreams or issuers are set and nothing says that it is meant", () => {
   const variables = { PORTCULLIS_UPSTREAMS: JSON.stringify([UPSTREAM]) };
   const placesWith = (proxyVariables: readonly string[], variables: Record<string, string>) => {
     const outcome = parseConfig({ ...sources(variables), proxyVariables });
@@ -361,6 +383,9 @@ Deno.test("a proxy that the environment names is a mistake where upstreams are s
   };
   deepStrictEqual(placesWith(["all_proxy", "HTTP_PROXY"], variables), ["HTTP_PROXY", "all_proxy"]);
   deepStrictEqual(placesWith(["HTTP_PROXY"], { ...variables, PORTCULLIS_UPSTREAM_PROXY: "none" }), [
+    "HTTP_PROXY",
+  ]);
+  deepStrictEqual(placesWith(["HTTP_PROXY"], { PORTCULLIS_ISSUERS: JSON.stringify([ISSUER]) }), [
     "HTTP_PROXY",
   ]);
   deepStrictEqual(placesWith([], variables), []);

@@ -181,15 +181,20 @@ Deno.test("variables that name a proxy are no mistake without upstreams, empty, 
   }
 });
 
-Deno.test("a process that may not read the variables of proxies takes no upstreams, unless proxies are meant", async () => {
+Deno.test("a process that may not read the variables of proxies takes no upstreams and no issuers, unless proxies are meant", async () => {
   const blind = ["--allow-read", "--allow-env=PORTCULLIS_*", "--ignore-env"];
   const upstreams = { PORTCULLIS_UPSTREAMS: UPSTREAMS, HTTP_PROXY: PROXY };
-  const [closed, meant, without] = await Promise.all([
+  const issuers = { PORTCULLIS_ISSUERS: '[{"issuer":"https://login.example.com","discovery":true}]' };
+  const [closed, alike, meant, without] = await Promise.all([
     read(upstreams, {}, blind),
+    read(issuers, {}, blind),
     read({ ...upstreams, PORTCULLIS_UPSTREAM_PROXY: "environment" }, {}, blind),
     read({ HTTP_PROXY: PROXY }, {}, blind),
   ]);
-  deepStrictEqual(Object.keys(mistakesOf(closed)), ["HTTP_PROXY"]);
+  deepStrictEqual([closed, alike].map((outcome) => Object.keys(mistakesOf(outcome))), [
+    ["HTTP_PROXY"],
+    ["HTTP_PROXY"],
+  ]);
   match(mistakesOf(closed).HTTP_PROXY ?? "", /outside what the process may read.*deno task serve/);
   deepStrictEqual([mistakesOf(meant), mistakesOf(without)], [{}, {}]);
 });

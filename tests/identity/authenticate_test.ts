@@ -1,41 +1,106 @@
-// Tests of authenticate: one header, one scheme, one token; all else is nobody.
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import { openAccessTokens } from "../../src/identity/access_token.ts";
-import { openAuthenticate } from "../../src/identity/authenticate.ts";
-import { openRevocations } from "../../src/identity/revocation.ts";
-import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
-import { manualClock } from "../support/manual_clock.ts";
-import { makeSigningKeys } from "./open_identity.ts";
+// Tests of authenticate: one header, one scheme, one credential; who it is of is asked at every request; all else is nobody.
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { hash } from "node:crypto";
+import type { AuthenticationRefusal, Presented } from "../../src/identity/authenticate.ts";
+import { BUILT_IN_ROLES } from "../../src/access/role.ts";
+import type { Outcome } from "../../src/faults/outcome.ts";
+import type { Principal } from "../../src/access/principal.ts";
+import type { Kept } from "../../src/identity/kept.ts";
+import type { User } from "../../src/identity/users.ts";
+import { ISSUER, openIdentityUnderTest } from "../support/identity_under_test.ts";
+import { encodePart, forgeToken } from "./forge_token.ts";
+import { makeForeignKey } from "./foreign_key.ts";
+
+const PASSWORD = "correct horse battery staple";
+const LOOPBACK = [127, 0, 0, 1];
 
 async function openEntrance() {
-  const clock = manualClock();
-  const accessTokens = openAccessTokens({
-    issuer: "https://ai.example.com",
-    ttlSeconds: 900,
-    keys: (await makeSigningKeys()).keys,
-    revocations: await openRevocations(openMemoryRecordStore(clock), clock),
-    clock,
-  });
-  const { token } = await accessTokens.issue({ id: "usr_1", roles: ["user"] });
-  return { authenticate: openAuthenticate(accessTokens), token, clock };
+  const identity = await openIdentityUnderTest();
+  const { users, accessTokens, apiKeys, authenticate, clock } = identity;
+  const user = await users.create({ username: "ada", password: PASSWORD, roles: ["user"], team: "default" });
+  const order = { subject: user.id, session: "ses_1", scope: null, boundTo: null };
+  const { token, id: tokenId, expiresAtSeconds } = await accessTokens.issue(order);
+  const keyOrder = {
+    name: "notebook",
+    ownerId: user.id,
+    scopes: ["model:infer/use-*"],
+    addresses: ["192.0.2.0/24"],
+    boundTo: null,
+    expiresAtMs: clock.now() + 86_400_000,
+  };
+  return {
+    ...identity,
+    user,
+    order,
+    token,
+    tokenId,
+    expiresAtSeconds,
+    keyOrder,
+    makeKey: async () => await apiKeys.create(keyOrder),
+    present: (authorization: string | null, more: Partial<Presented> = {}): Promise<
+      Outcome<Principal, AuthenticationRefusal>
+    > =>
+      authenticate({
+        authorization,
+        proof: null,
+        method: "GET",
+        path: "/v1/models",
+        address: LOOPBACK,
+        ...more,
+      }),
+    /** The user as it is kept. */
+    async kept(): Promise<Kept<User>> {
+      const found = await users.read(user.id);
+      ok(found);
+      return found;
+    },
+  };
 }
 
+const refused = (reason: AuthenticationRefusal) => ({ ok: false, reason });
+
+Deno.test("a user's token is its user, with the team, the roles and what they give at this moment", async () => {
+  const entrance = await openEntrance();
+  deepStrictEqual(await entrance.present(`Bearer ${entrance.token}`), {
+    ok: true,
+    value: {
+      issuer: ISSUER,
+      subject: entrance.user.id,
+      kind: "user",
+      team: "default",
+      roles: ["user"],
+      grants: BUILT_IN_ROLES.get("user")?.grants,
+      scope: null,
+      credential: {
+        kind: "access_token",
+        id: entrance.tokenId,
+        expiresAtSeconds: entrance.expiresAtSeconds,
+        session: "ses_1",
+        boundTo: null,
+      },
+    },
+  });
+  await entrance.close();
+});
+
 Deno.test("RFC 9110 §11.1: the scheme is recognised in any case, with one space or more", async () => {
-  const { authenticate, token } = await openEntrance();
+  const { present, token, user, close } = await openEntrance();
   for (const scheme of ["Bearer ", "bearer ", "BEARER ", "bEaReR ", "Bearer    "]) {
-    const outcome = await authenticate(`${scheme}${token}`);
-    strictEqual(outcome.ok && outcome.value.subject, "usr_1", scheme);
+    const outcome = await present(`${scheme}${token}`);
+    strictEqual(outcome.ok && outcome.value.subject, user.id, scheme);
   }
+  await close();
 });
 
 Deno.test("RFC 6750 §3.1: no header is told from a header with something else in it", async () => {
-  const { authenticate } = await openEntrance();
-  deepStrictEqual(await authenticate(null), { ok: false, reason: "missing" });
-  deepStrictEqual(await authenticate(""), { ok: false, reason: "scheme_unknown" });
+  const { present, close } = await openEntrance();
+  deepStrictEqual(await present(null), refused("missing"));
+  deepStrictEqual(await present(""), refused("scheme_unknown"));
+  await close();
 });
 
 Deno.test("other schemes, several credentials and texts that are no b64token are refused unread", async () => {
-  const { authenticate, token } = await openEntrance();
+  const { present, token, close } = await openEntrance();
   for (
     const header of [
       "Bearer",
@@ -46,10 +111,10 @@ Deno.test("other schemes, several credentials and texts that are no b64token are
       `Bearer\u00a0${token}`,
       `Basic ${token}`,
       "Basic dXNlcjpwYXNz",
-      `DPoP ${token}`,
       `Token ${token}`,
       `Bearer ${token}, Bearer ${token}`, // two headers, joined
       `Bearer ${token},Bearer ${token}`,
+      `Bearer ${token}, DPoP ${token}`,
       `Bearer ${token} ${token}`,
       `Basic dXNlcjpwYXNz, Bearer ${token}`,
       `Bearer ${token}\r\nX-Role: admin`,
@@ -59,14 +124,147 @@ Deno.test("other schemes, several credentials and texts that are no b64token are
       ` Bearer ${token}`,
       `Bearer ${token} `,
     ]
-  ) deepStrictEqual(await authenticate(header), { ok: false, reason: "scheme_unknown" }, header.slice(0, 20));
+  ) deepStrictEqual(await present(header), refused("scheme_unknown"), header.slice(0, 20));
+  await close();
 });
 
 Deno.test("a token's own refusal comes through", async () => {
-  const { authenticate, token, clock } = await openEntrance();
-  deepStrictEqual(await authenticate("Bearer abc"), { ok: false, reason: "malformed" });
-  deepStrictEqual(await authenticate(`Bearer =${token}`), { ok: false, reason: "malformed" });
-  deepStrictEqual(await authenticate(`Bearer ${"A".repeat(100_000)}`), { ok: false, reason: "malformed" });
+  const { present, token, clock, close } = await openEntrance();
+  deepStrictEqual(await present("Bearer abc"), refused("malformed"));
+  deepStrictEqual(await present(`Bearer =${token}`), refused("malformed"));
+  deepStrictEqual(await present(`Bearer ${"A".repeat(100_000)}`), refused("malformed"));
   clock.advance(900_000);
-  deepStrictEqual(await authenticate(`Bearer ${token}`), { ok: false, reason: "expired" });
+  deepStrictEqual(await present(`Bearer ${token}`), refused("expired"));
+  await close();
+});
+
+Deno.test("RFC 8725 §3.8: a token of an issuer that nobody configured is judged as ours, and is not ours", async () => {
+  const { present, user, close } = await openEntrance();
+  const key = makeForeignKey("EdDSA");
+  const header = { alg: "EdDSA", typ: "at+jwt", kid: "theirs" };
+  const claims = {
+    iss: "https://idp.example",
+    aud: ISSUER,
+    sub: user.id,
+    iat: 1_750_000_000,
+    exp: 1_750_000_900,
+  };
+  deepStrictEqual(await present(`Bearer ${forgeToken(header, claims, key.signer)}`), refused("key_unknown"));
+  await close();
+});
+
+Deno.test("ASVS V7.4.2, V8.3.2: a changed role, a disabled user and a deleted one hold from the next request on, for tokens and keys", async () => {
+  const entrance = await openEntrance();
+  const { users, present, token, makeKey, kept, close } = entrance;
+  const { text } = await makeKey();
+  const from = { address: [192, 0, 2, 7] };
+  const rolesOf = async (credential: string) => {
+    const outcome = await present(`Bearer ${credential}`, from);
+    return outcome.ok ? outcome.value.roles : outcome.reason;
+  };
+  for (const credential of [token, text]) deepStrictEqual(await rolesOf(credential), ["user"]);
+  let found = await kept();
+  ok(await users.replace(found, { ...found.value, roles: ["auditor"] }));
+  for (const credential of [token, text]) deepStrictEqual(await rolesOf(credential), ["auditor"]);
+  found = await kept();
+  ok(await users.replace(found, { ...found.value, disabled: true }));
+  for (const credential of [token, text]) strictEqual(await rolesOf(credential), "subject_inactive");
+  found = await kept();
+  ok(await users.replace(found, { ...found.value, disabled: false }));
+  for (const credential of [token, text]) deepStrictEqual(await rolesOf(credential), ["auditor"]);
+  ok(await users.remove(await kept()));
+  for (const credential of [token, text]) strictEqual(await rolesOf(credential), "subject_inactive");
+  await close();
+});
+
+Deno.test("an API key is its owner narrowed to its scopes, from its addresses only", async () => {
+  const { present, makeKey, user, close } = await openEntrance();
+  const { key, text } = await makeKey();
+  const outcome = await present(`Bearer ${text}`, { address: [192, 0, 2, 7] });
+  ok(outcome.ok);
+  deepStrictEqual(
+    [outcome.value.subject, outcome.value.scope, outcome.value.credential],
+    [user.id, [{ action: "model:infer", on: "use-*", cardRole: null }], {
+      kind: "api_key",
+      id: key.id,
+      expiresAtSeconds: null,
+      session: null,
+      boundTo: null,
+    }],
+  );
+  for (const address of [LOOPBACK, [192, 0, 3, 7], [0x20, 0x01, ...Array(14).fill(0)]]) {
+    deepStrictEqual(await present(`Bearer ${text}`, { address }), refused("address_not_allowed"));
+  }
+  deepStrictEqual(await present(`Bearer ${text}x`, { address: [192, 0, 2, 7] }), refused("key_malformed"));
+  await close();
+});
+
+/** A proof of possession by hand (RFC 9449 §4.2). */
+function proofFor(
+  entrance: Awaited<ReturnType<typeof openEntrance>>,
+  key: ReturnType<typeof makeForeignKey>,
+  credential: string,
+  claims: Readonly<Record<string, unknown>> = {},
+): string {
+  return forgeToken({ typ: "dpop+jwt", alg: "ES256", jwk: key.publicJwk }, {
+    jti: crypto.randomUUID(),
+    htm: "GET",
+    htu: `${ISSUER}/v1/models`,
+    iat: Math.floor(entrance.clock.now() / 1000),
+    nonce: entrance.proofs.nonce(),
+    ath: hash("sha256", credential, "base64url"),
+    ...claims,
+  }, key.signer);
+}
+
+/** RFC 7638 §3, by hand. */
+function thumbprintOf({ crv, kty, x, y }: Readonly<Record<string, string>>): string {
+  return encodePart(Uint8Array.fromBase64(hash("sha256", JSON.stringify({ crv, kty, x, y }), "base64")));
+}
+
+for (const kind of ["access token", "API key"] as const) {
+  Deno.test(`RFC 9449 §7.1, ASVS V10.3.5: a bound ${kind} is worth nothing without a proof by its key for this request`, async () => {
+    const entrance = await openEntrance();
+    const { present, accessTokens, apiKeys, order, keyOrder, close } = entrance;
+    const [key, other] = [makeForeignKey("ES256"), makeForeignKey("ES256")];
+    const boundTo = thumbprintOf(key.publicJwk);
+    const credential = kind === "API key"
+      ? (await apiKeys.create({ ...keyOrder, addresses: [], boundTo })).text
+      : (await accessTokens.issue({ ...order, boundTo })).token;
+    const proof = proofFor(entrance, key, credential);
+
+    deepStrictEqual(await present(`Bearer ${credential}`), refused("proof_missing"));
+    deepStrictEqual(await present(`Bearer ${credential}`, { proof }), refused("proof_missing"));
+    deepStrictEqual(await present(`DPoP ${credential}`), refused("proof_missing"));
+    const outcome = await present(`DPoP ${credential}`, { proof });
+    strictEqual(outcome.ok && outcome.value.credential.boundTo, boundTo);
+    deepStrictEqual(await present(`DPoP ${credential}`, { proof }), refused("proof_replayed"));
+    deepStrictEqual(
+      await present(`DPoP ${credential}`, { proof: proofFor(entrance, other, credential) }),
+      refused("bound_to_other_key"),
+    );
+    deepStrictEqual(
+      await present(`DPoP ${credential}`, { proof: proofFor(entrance, key, "another token") }),
+      refused("proof_token_wrong"),
+    );
+    deepStrictEqual(
+      await present(`DPoP ${credential}`, { proof: proofFor(entrance, key, credential), method: "POST" }),
+      refused("proof_for_other_request"),
+    );
+    deepStrictEqual(
+      await present(`DPoP ${credential}`, { proof: proofFor(entrance, key, credential), path: "/v1/keys" }),
+      refused("proof_for_other_request"),
+    );
+    await close();
+  });
+}
+
+Deno.test("RFC 9449 §7.1: a credential that is not bound is refused under the scheme DPoP, proof or not", async () => {
+  const entrance = await openEntrance();
+  const key = makeForeignKey("ES256");
+  const proof = proofFor(entrance, key, entrance.token);
+  deepStrictEqual(await entrance.present(`DPoP ${entrance.token}`), refused("not_bound"));
+  deepStrictEqual(await entrance.present(`DPoP ${entrance.token}`, { proof }), refused("not_bound"));
+  strictEqual((await entrance.present(`Bearer ${entrance.token}`, { proof })).ok, true);
+  await entrance.close();
 });

@@ -1,7 +1,12 @@
 // Tests of password hashes: Argon2id as another implementation computes it, of the whole password, in a bounded queue.
 import { match, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
-import { type Argon2idCost, hashPassword, verifyPassword } from "../../src/identity/password_hash.ts";
+import {
+  type Argon2idCost,
+  hashPassword,
+  needsRehash,
+  verifyPassword,
+} from "../../src/identity/password_hash.ts";
 
 /** Cheap enough for many runs; the lowest that RFC 9106 §3.1 allows. */
 const CHEAP: Argon2idCost = { memoryKib: 8, passes: 1 };
@@ -112,6 +117,30 @@ Deno.test("a stored hash in any other form is a fault, and no password verifies 
       `$argon2id$v=19$m=8,t=1,p=1$${salt}$`,
     ]
   ) await rejects(verifyPassword("x", phc), isFault("unavailable"), phc);
+});
+
+Deno.test("a hash needs another when it cost less memory or fewer passes than now, or has another form", async () => {
+  strictEqual(needsRehash(await hashPassword("x")), false);
+  strictEqual(needsRehash(await hashPassword("x", CHEAP)), true);
+  strictEqual(needsRehash(await hashPassword("x", CHEAP), CHEAP), false);
+  const phc = (memoryKib: number, passes: number) =>
+    `$argon2id$v=19$m=${memoryKib},t=${passes},p=1$${"A".repeat(22)}$${"A".repeat(43)}`;
+  strictEqual(needsRehash(phc(19_456, 2)), false);
+  strictEqual(needsRehash(phc(19_457, 3)), false);
+  strictEqual(needsRehash(phc(19_455, 2)), true);
+  strictEqual(needsRehash(phc(65_536, 1)), true); // more memory does not make up for passes
+  strictEqual(needsRehash(phc(9_999, 9)), true); // as text it would be more
+  for (
+    const other of [
+      "",
+      "x",
+      phc(19_456, 2).replace("argon2id", "argon2i"),
+      phc(19_456, 2).replace("v=19", "v=16"),
+      phc(19_456, 2).replace("p=1", "p=4"),
+      `${phc(19_456, 2)}A`,
+      "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+    ]
+  ) strictEqual(needsRehash(other), true, other);
 });
 
 Deno.test("ASVS V15.2.2: 52 may be under way; one more is overloaded, and afterwards there is room again", async () => {

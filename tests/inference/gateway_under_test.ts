@@ -25,7 +25,7 @@ export function servedModel(changes: Partial<ServedModel> & { readonly id: strin
     capabilities: ["chat"],
     ownedBy: "upstream",
     createdSeconds: 0,
-    access: { see: ["admin", "auditor", "user"], use: ["admin", "user"] },
+    access: { see: ["admin", "auditor", "user"], use: ["admin", "user"], teams: null },
     accepted: true,
     sha256: null,
     limits: {
@@ -149,7 +149,12 @@ export function openGateway(
     },
     context(changes = {}) {
       const record = new RequestRecord(trail, { request: "req_1", address: "192.0.2.1", route: "POST /x" });
-      record.identify("usr_1", "tok_1");
+      record.identify({
+        issuer: "https://ai.example.com",
+        subject: "usr_1",
+        team: "default",
+        credential: "tok_1",
+      });
       return {
         principal: principal("user"),
         record,
@@ -160,11 +165,19 @@ export function openGateway(
     },
     records: () =>
       trail.events.map((event) => {
-        const { request: _, address: __, route: ___, subject: ____, credential: _____, ...rest } =
-          event as Record<
-            string,
-            unknown
-          >;
+        const {
+          request: _,
+          address: __,
+          route: ___,
+          issuer: ____,
+          subject: _____,
+          team: ______,
+          credential: _______,
+          ...rest
+        } = event as Record<
+          string,
+          unknown
+        >;
         return rest;
       }),
   };

@@ -4,7 +4,7 @@ import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { type MemoryAuditTrail, memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { RequestRecord } from "../../src/audit/request_record.ts";
 import { createEngineTable } from "../../src/engines/engine_table.ts";
-import type { Principal } from "../../src/identity/principal.ts";
+import type { Principal } from "../../src/access/principal.ts";
 import { DEFAULT_CAPS } from "../../src/access/request_caps.ts";
 import type { Embeddings } from "../../src/engines/task.ts";
 import {
@@ -17,6 +17,7 @@ import { servedModelOfCard } from "../../src/registry/served_model.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import type { ModelCard } from "../../src/registry/model_card.ts";
 import { StubEngine } from "../support/app_under_test.ts";
+import { principalWith } from "../support/principal_with.ts";
 import { type ManualClock, manualClock } from "../support/manual_clock.ts";
 
 /** Who may see and use which model. */
@@ -63,12 +64,7 @@ export const catalog: Catalog = (() => {
 })();
 
 export function principal(...roles: string[]): Principal {
-  return {
-    issuer: "https://ai.example.com",
-    subject: "usr_1",
-    roles,
-    credential: { kind: "access_token", id: "tok_1", expiresAtSeconds: 1_750_000_900 },
-  };
+  return principalWith(roles);
 }
 
 /** What one test drives. */
@@ -111,7 +107,12 @@ export function openInferenceUnderTest(): InferenceUnderTest {
     summary: () => trail.events.map(summaryOf),
     run({ modelId = "open", texts = ["a", "b"] } = {}, context = {}) {
       const record = new RequestRecord(trail, { request: "req_1", address: "192.0.2.1", route: "POST /x" });
-      record.identify("usr_1", "tok_1");
+      record.identify({
+        issuer: "https://ai.example.com",
+        subject: "usr_1",
+        team: "default",
+        credential: "tok_1",
+      });
       return runInference.run<"embedding">(modelId, { task: "embedding", texts }, {
         principal: principal("user"),
         record,

@@ -50,7 +50,9 @@ Deno.test("ASVS V16.2.1: the records tell who, where, what and how much, and not
     request: "req_1",
     address: "192.0.2.1",
     route: "POST /x",
+    issuer: "https://ai.example.com",
     subject: "usr_1",
+    team: "default",
     credential: "tok_1",
   };
   deepStrictEqual(trail.events, [

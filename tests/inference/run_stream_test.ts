@@ -115,7 +115,7 @@ Deno.test("another model of the same capability stands in where the first fails 
   const models = [
     servedModel({ id: "a", fallbacks: ["embeds", "closed", "down", "b"] }),
     servedModel({ id: "embeds", capabilities: ["embedding"] }),
-    servedModel({ id: "closed", access: { see: ["admin"], use: ["admin"] } }),
+    servedModel({ id: "closed", access: { see: ["admin"], use: ["admin"], teams: null } }),
     servedModel({ id: "down" }),
     servedModel({ id: "b" }),
   ];

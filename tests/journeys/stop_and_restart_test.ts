@@ -74,7 +74,7 @@ Deno.test("after a restart the user, the signing key and revocations are the sam
       await second.stop();
     }
     strictEqual((Deno.statSync(dataDir).mode ?? 0) & 0o777, 0o700);
-    for (const file of ["master.key", "signing.key", "portcullis.db"]) {
+    for (const file of ["master.key", "portcullis.db"]) {
       strictEqual((Deno.statSync(`${dataDir}/${file}`).mode ?? 0) & 0o777, 0o600, file);
     }
   } finally {

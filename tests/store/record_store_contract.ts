@@ -1,12 +1,14 @@
 // The contract of the record store: what every adapter must do, as tests that each of them runs.
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
-import type { RecordStore } from "../../src/store/record_store.ts";
+import type { RecordChange, RecordStore } from "../../src/store/record_store.ts";
 import type { Clock } from "../../src/time/clock.ts";
 import { anyText } from "../support/any_text.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
 const bytes = (...values: number[]): Uint8Array<ArrayBuffer> => Uint8Array.from(values);
+
+type Expects = RecordChange["expects"];
 
 /** Keys that say nothing to a store, although some of them say something to SQL, to paths or to globs. */
 const ODD_KEYS = [
@@ -212,6 +214,179 @@ export function testRecordStoreContract(
     for (const key of ODD_KEYS) strictEqual(await store.delete("t", key), true, key);
     deepStrictEqual(await store.list("t", { limit: 100 }), []);
     deepStrictEqual(await store.get("users", "k"), bytes(1));
+  });
+
+  contract("write makes all its changes, in whatever tables, and every method sees them", async (store) => {
+    await store.put("t", "old", bytes(1));
+    await store.put("t", "gone", bytes(2));
+    await store.put("t", "bystander", bytes(3));
+    const made = await store.write([
+      { table: "t", key: "old", value: bytes(4), expects: bytes(1) },
+      { table: "t", key: "gone", value: undefined, expects: bytes(2) },
+      { table: "t", key: "new", value: bytes(5), expects: "nothing" },
+      { table: "u", key: "whatever", value: bytes() },
+      { table: "u", key: "never-there", value: undefined },
+    ]);
+    strictEqual(made, true);
+    deepStrictEqual(await store.list("t", { limit: 10 }), [
+      { key: "bystander", value: bytes(3) },
+      { key: "new", value: bytes(5) },
+      { key: "old", value: bytes(4) },
+    ]);
+    deepStrictEqual(await store.list("u", { limit: 10 }), [{ key: "whatever", value: bytes() }]);
+    strictEqual(await store.get("t", "gone"), undefined);
+    strictEqual(await store.create("t", "gone", bytes(6)), true);
+    strictEqual(await store.create("t", "new", bytes(6)), false);
+    strictEqual(await store.delete("u", "never-there"), false);
+  });
+
+  contract("write makes an empty list of changes", async (store) => {
+    strictEqual(await store.write([]), true);
+  });
+
+  contract("write finds what it expects, or not, whatever it is about to write", async (store, clock) => {
+    // What stands there; what may be expected of it; what may not.
+    const cases: [Uint8Array<ArrayBuffer> | undefined, Expects[], Expects[]][] = [
+      [undefined, [undefined, "nothing"], [bytes(), bytes(1)]],
+      [bytes(), [undefined, bytes()], ["nothing", bytes(0)]],
+      [bytes(1, 2), [undefined, bytes(1, 2)], ["nothing", bytes(), bytes(1), bytes(1, 3), bytes(1, 2, 0)]],
+    ];
+    for (const [standing, found, missed] of cases) {
+      for (const expects of [...found, ...missed]) {
+        for (const value of [bytes(9), undefined]) {
+          await store.delete("t", "k");
+          if (standing !== undefined) await store.put("t", "k", standing, { expiresAtMs: clock.now() + 10 });
+          const change = { table: "t", key: "k", value, ...(expects === undefined ? {} : { expects }) };
+          const made = await store.write([change]);
+          const situation = `${standing} stands, ${expects} is expected, ${value} is written`;
+          strictEqual(made, found.includes(expects), situation);
+          deepStrictEqual(await store.get("t", "k"), made ? value : standing, situation);
+        }
+      }
+    }
+  });
+
+  contract("what has expired is nothing to what a write expects", async (store, clock) => {
+    const put = () => store.put("t", "k", bytes(1), { expiresAtMs: clock.now() + 10 });
+    const change = { table: "t", key: "k", value: bytes(2) };
+    await put();
+    clock.advance(9);
+    strictEqual(await store.write([{ ...change, expects: "nothing" }]), false);
+    strictEqual(await store.write([{ ...change, value: bytes(1), expects: bytes(1) }]), true);
+    await put();
+    clock.advance(10);
+    strictEqual(await store.write([{ ...change, expects: bytes(1) }]), false);
+    strictEqual(await store.write([{ ...change, value: undefined, expects: "nothing" }]), true);
+    strictEqual(await store.write([{ ...change, expects: "nothing" }]), true);
+    deepStrictEqual(await store.get("t", "k"), bytes(2));
+  });
+
+  contract("a write sets the lifetime with the value, and takes it away", async (store, clock) => {
+    const change = { table: "t", key: "k", value: bytes(1) };
+    await store.write([{ ...change, lifetime: { expiresAtMs: clock.now() + 10 } }]);
+    await store.write([change, { ...change, key: "short", lifetime: { expiresAtMs: clock.now() + 10 } }]);
+    await store.write([{ ...change, key: "past", lifetime: { expiresAtMs: clock.now() } }]);
+    strictEqual(await store.get("t", "past"), undefined);
+    clock.advance(9);
+    strictEqual((await store.list("t", { limit: 10 })).length, 2);
+    clock.advance(1);
+    deepStrictEqual(await store.list("t", { limit: 10 }), [{ key: "k", value: bytes(1) }]);
+  });
+
+  contract(
+    "ASVS V2.3.3: a write of which one change misses what it expects changes nothing, wherever that one stands",
+    async (store, clock) => {
+      const good: RecordChange[] = [
+        { table: "t", key: "kept", value: undefined },
+        { table: "t", key: "mortal", value: bytes(8), expects: bytes(2) },
+        { table: "u", key: "new", value: bytes(8), expects: "nothing" },
+      ];
+      const bad: RecordChange[] = [
+        { table: "t", key: "other", value: bytes(8), expects: "nothing" },
+        { table: "t", key: "other", value: undefined, expects: bytes(8) },
+        { table: "u", key: "absent", value: bytes(8), expects: bytes(8) },
+      ];
+      await store.put("t", "kept", bytes(1));
+      await store.put("t", "mortal", bytes(2), { expiresAtMs: clock.now() + 10 });
+      await store.put("t", "other", bytes(3));
+      const before = await store.list("t", { limit: 10 });
+      for (const miss of bad) {
+        for (let place = 0; place <= good.length; place++) {
+          strictEqual(await store.write(good.toSpliced(place, 0, miss)), false);
+          deepStrictEqual(await store.list("t", { limit: 10 }), before);
+          deepStrictEqual(await store.list("u", { limit: 10 }), []);
+        }
+      }
+      clock.advance(10);
+      strictEqual(await store.get("t", "mortal"), undefined, "the lifetime is the old one");
+    },
+  );
+
+  contract(
+    "changes of one record are all judged by what stood before the write, and the last wins",
+    async (store, clock) => {
+      const at = { table: "t", key: "k" };
+      const lifetime = { expiresAtMs: clock.now() + 10 };
+      const twice = [{ ...at, value: bytes(1), expects: "nothing" }, {
+        ...at,
+        value: bytes(2),
+        expects: "nothing",
+      }] as const;
+      strictEqual(await store.write(twice), true);
+      deepStrictEqual(await store.get("t", "k"), bytes(2));
+      // The second expects what the first would leave.
+      strictEqual(
+        await store.write([{ ...at, value: bytes(3), expects: bytes(2) }, {
+          ...at,
+          value: bytes(4),
+          expects: bytes(3),
+        }]),
+        false,
+      );
+      deepStrictEqual(await store.get("t", "k"), bytes(2));
+      strictEqual(
+        await store.write([{ ...at, value: undefined }, { ...at, value: bytes(5), lifetime }]),
+        true,
+      );
+      deepStrictEqual(await store.get("t", "k"), bytes(5));
+      strictEqual(
+        await store.write([{ ...at, value: bytes(6), lifetime }, { ...at, value: bytes(7) }]),
+        true,
+      );
+      clock.advance(10);
+      deepStrictEqual(await store.get("t", "k"), bytes(7), "the last one's lifetime");
+      strictEqual(await store.write([{ ...at, value: bytes(8) }, { ...at, value: undefined }]), true);
+      strictEqual(await store.get("t", "k"), undefined);
+    },
+  );
+
+  contract("what was written is a copy, and a part of a larger buffer is just that part", async (store) => {
+    const larger = bytes(9, 1, 2, 9);
+    const change = { table: "t", key: "k" };
+    await store.write([{ ...change, value: larger.subarray(1, 3) }]);
+    larger.fill(7);
+    deepStrictEqual(await store.get("t", "k"), bytes(1, 2));
+    strictEqual(await store.write([{ ...change, value: bytes(3), expects: larger.subarray(1, 3) }]), false);
+    larger.set([1, 2], 2);
+    strictEqual(await store.write([{ ...change, value: bytes(3), expects: larger.subarray(2) }]), true);
+    deepStrictEqual(await store.get("t", "k"), bytes(3));
+  });
+
+  contract("ASVS V15.4.2: of many that change one version at once, exactly one does", async (store) => {
+    await store.put("t", "k", bytes(255));
+    const results = await Promise.all(
+      Array.from({ length: 50 }, (_, index) =>
+        store.write([
+          { table: "t", key: `log${index}`, value: bytes(index) },
+          { table: "t", key: "k", value: bytes(index), expects: bytes(255) },
+        ])),
+    );
+    strictEqual(results.filter((made) => made).length, 1);
+    const winner = results.indexOf(true);
+    deepStrictEqual(await store.list("t", { limit: 100 }), [
+      { key: "k", value: bytes(winner) },
+      { key: `log${winner}`, value: bytes(winner) },
+    ]);
   });
 
   contract("property: it does what a map of its live records does", async (store, clock) => {

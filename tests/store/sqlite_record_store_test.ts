@@ -2,11 +2,15 @@
 import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import fc from "fast-check";
 import { Fault } from "../../src/faults/fault.ts";
+import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import type { RecordChange, RecordStore } from "../../src/store/record_store.ts";
 import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
 import { systemClock } from "../../src/time/clock.ts";
-import { makePrivateFile } from "../../src/vault/sealed_file.ts";
+import { makePrivateFile } from "../../src/vault/private_file.ts";
 import { manualClock } from "../support/manual_clock.ts";
+import { countOf, countUp } from "./fixtures/count_up.ts";
 import { testRecordStoreContract } from "./record_store_contract.ts";
 
 testRecordStoreContract("SQLite store", (clock) => {
@@ -160,10 +164,200 @@ Deno.test("SQLite store: every method of a closed store rejects with a fault, no
         () => store.get("t", "k"),
         () => store.put("t", "k", value),
         () => store.create("t", "k", value),
+        () => store.write([{ table: "t", key: "k", value }]),
+        () => store.write([]),
         () => store.delete("t", "k"),
         () => store.list("t", { limit: 1 }),
       ]
     ) await rejects(call(), isUnavailable);
+    const reopened = openSqliteRecordStore(file, systemClock);
+    deepStrictEqual(await reopened.list("t", { limit: 1 }), []);
+    await reopened.close();
+  });
+});
+
+/** Changes of which the second does what SQL beside the store may be set to break. */
+const SOME_CHANGES: readonly RecordChange[] = [
+  { table: "t", key: "changed", value: Uint8Array.of(9) },
+  { table: "t", key: "breaks", value: Uint8Array.of(9) },
+  { table: "t", key: "deleted", value: undefined },
+];
+for (
+  const [failure, sql, changes] of [
+    ["at a value that SQLite does not take", "", [
+      SOME_CHANGES[0],
+      { table: "t", key: "breaks", value: Uint8Array.of(9), lifetime: { expiresAtMs: 0.5 } },
+    ]],
+    [
+      "at an error after which SQLite leaves the transaction open",
+      "CREATE TRIGGER t BEFORE INSERT ON records WHEN NEW.key = 'breaks' BEGIN SELECT RAISE(FAIL, 'broken'); END",
+      SOME_CHANGES,
+    ],
+    [
+      "at an error at which SQLite itself rolls back",
+      "CREATE TRIGGER t BEFORE INSERT ON records WHEN NEW.key = 'breaks' BEGIN SELECT RAISE(ROLLBACK, 'broken'); END",
+      SOME_CHANGES,
+    ],
+    [
+      "at its commit",
+      `CREATE TABLE parent (id INTEGER PRIMARY KEY);
+       CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+       CREATE TRIGGER t AFTER INSERT ON records WHEN NEW.key = 'breaks' BEGIN INSERT INTO child VALUES (1); END`,
+      SOME_CHANGES,
+    ],
+  ] as [string, string, RecordChange[]][]
+) {
+  Deno.test(`SQLite store: a write that fails ${failure} is a fault, changes nothing, and holds nothing up`, async () => {
+    await withFile(async (file) => {
+      const store = openSqliteRecordStore(file, systemClock);
+      await store.put("t", "changed", Uint8Array.of(1));
+      await store.put("t", "deleted", Uint8Array.of(2));
+      const before = await store.list("t", { limit: 10 });
+      using other = new DatabaseSync(file);
+      other.exec(sql);
+      await rejects(store.write(changes), isUnavailable);
+      deepStrictEqual(await store.list("t", { limit: 10 }), before);
+      // The lock is free, and the store still writes, alone and in a transaction.
+      other.exec("BEGIN IMMEDIATE; DROP TRIGGER IF EXISTS t; COMMIT");
+      await store.put("t", "changed", Uint8Array.of(3));
+      strictEqual(await store.write(SOME_CHANGES), true);
+      await store.close();
+      deepStrictEqual(
+        other.prepare("SELECT key FROM records ORDER BY key").all().map(({ key }) => key),
+        ["breaks", "changed"],
+      );
+    });
+  });
+}
+
+/** A program of `fixtures/` that runs on the file. */
+function programBeside(file: string, program: string, ...args: number[]): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-prompt",
+      "--cached-only",
+      "--no-check",
+      `--allow-read=${file}`,
+      `--allow-write=${file}`,
+      join(import.meta.dirname ?? "", "fixtures", program),
+      file,
+      ...args.map(String),
+    ],
+    env: { NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "inherit",
+  });
+}
+
+/** Starts such a program and waits for its first words. */
+async function startBeside(...program: Parameters<typeof programBeside>) {
+  const child = programBeside(...program).spawn();
+  const words = child.stdout.getReader();
+  strictEqual((await words.read()).done, false);
+  return {
+    async ended() {
+      strictEqual((await words.read()).done, true);
+      strictEqual((await child.status).success, true);
+    },
+  };
+}
+
+Deno.test("SQLite store: a write waits for another process that holds the file, and is judged by what that one left", async () => {
+  await withFile(async (file) => {
+    const store = openSqliteRecordStore(file, systemClock);
+    await store.put("t", "k", Uint8Array.of(1));
+    const change = { table: "t", key: "k", value: Uint8Array.of(3) };
+    const child = await startBeside(file, "change_slowly.ts", 50);
+    strictEqual(await store.write([{ ...change, expects: Uint8Array.of(1) }]), false);
+    strictEqual(await store.write([{ ...change, expects: Uint8Array.of(2) }]), true);
+    await child.ended();
+    await store.close();
+  });
+});
+
+Deno.test("ASVS V15.4.2: SQLite store: three stores on one file, one in another process, lose no update", async () => {
+  await withFile(async (file) => {
+    const [here, beside] = [
+      openSqliteRecordStore(file, systemClock),
+      openSqliteRecordStore(file, systemClock),
+    ];
+    const times = 100;
+    const child = await startBeside(file, "count_up.ts", times);
+    await Promise.all([countUp(here, times), countUp(beside, times)]);
+    await child.ended();
+    strictEqual(countOf(await here.get("t", "count")), 3 * times);
+    await here.close();
+    await beside.close();
+  });
+});
+
+Deno.test("property: SQLite and memory agree on whatever is written, created, deleted and listed over time", async () => {
+  const at = { table: fc.constantFrom("t", "u"), key: fc.constantFrom("a", "b", "c") };
+  const value = fc.constantFrom(Uint8Array.of(), Uint8Array.of(1), Uint8Array.of(1, 2));
+  const lifeMs = fc.option(fc.integer({ min: -1, max: 20 }), { nil: undefined });
+  const change = fc.record({
+    ...at,
+    value: fc.option(value, { nil: undefined }),
+    expects: fc.oneof(fc.constantFrom(undefined, "nothing" as const, "what stands" as const), value),
+    lifeMs,
+  });
+  const act = fc.oneof(
+    { weight: 3, arbitrary: fc.record({ write: fc.array(change, { maxLength: 4 }) }) },
+    fc.record({ ...at, put: value, lifeMs }),
+    fc.record({ ...at, create: value, lifeMs }),
+    fc.record({ ...at, delete: fc.constant(true) }),
+    fc.record({ advanceMs: fc.nat(9) }),
+  );
+
+  await withFile(async (file) => {
+    const clock = manualClock();
+    const lifetime = (lifeMs: number | undefined) =>
+      lifeMs === undefined ? {} : { lifetime: { expiresAtMs: clock.now() + lifeMs } };
+    const made = { true: 0, false: 0 };
+    const [memory, sqlite] = [openMemoryRecordStore(clock), openSqliteRecordStore(file, clock)];
+    const both = async (run: (store: RecordStore) => Promise<unknown>): Promise<unknown> => {
+      const answer = await run(memory);
+      deepStrictEqual(await run(sqlite), answer);
+      return answer;
+    };
+    const clear = () =>
+      ["t", "u"].flatMap((table) => ["a", "b", "c"].map((key) => ({ table, key, value: undefined })));
+
+    await fc.assert(
+      fc.asyncProperty(fc.array(act, { maxLength: 12 }), async (acts) => {
+        strictEqual(await both((store) => store.write(clear())), true);
+        for (const act of acts) {
+          if ("write" in act) {
+            const changes: RecordChange[] = [];
+            for (const { table, key, value, expects, lifeMs } of act.write) {
+              const expected = expects === "what stands"
+                ? await memory.get(table, key) ?? "nothing"
+                : expects;
+              changes.push({
+                table,
+                key,
+                value,
+                ...lifetime(lifeMs),
+                ...(expected === undefined ? {} : { expects: expected }),
+              });
+            }
+            made[await both((store) => store.write(changes)) === true ? "true" : "false"]++;
+          } else if ("put" in act) {
+            await both((store) => store.put(act.table, act.key, act.put, lifetime(act.lifeMs).lifetime));
+          } else if ("create" in act) {
+            await both((store) =>
+              store.create(act.table, act.key, act.create, lifetime(act.lifeMs).lifetime)
+            );
+          } else if ("delete" in act) await both((store) => store.delete(act.table, act.key));
+          else clock.advance(act.advanceMs);
+          for (const table of ["t", "u"]) await both((store) => store.list(table, { limit: 10 }));
+        }
+      }),
+      { numRuns: 100 },
+    );
+    ok(made.true > 20 && made.false > 20, `writes were made and refused: ${JSON.stringify(made)}`);
+    await sqlite.close();
   });
 });
 
@@ -171,20 +365,8 @@ Deno.test("SQLite store: two processes share the records, and a record is create
   await withFile(async (file) => {
     const store = openSqliteRecordStore(file, systemClock);
     strictEqual(await store.create("t", "shared", Uint8Array.of(1)), true);
-    const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--no-prompt",
-        "--cached-only",
-        "--no-check",
-        `--allow-read=${file}`,
-        `--allow-write=${file}`,
-        join(import.meta.dirname ?? "", "fixtures/create_record.ts"),
-        file,
-      ],
-      env: { NO_COLOR: "1" },
-    }).output();
-    ok(success, new TextDecoder().decode(stderr));
+    const { stdout, success } = await programBeside(file, "create_record.ts").output();
+    strictEqual(success, true);
     deepStrictEqual(JSON.parse(new TextDecoder().decode(stdout)), {
       created: false,
       keys: ["shared", "theirs"],
@@ -203,6 +385,7 @@ Deno.test("ASVS V16.5.2: SQLite store: while another holds the file a write is a
     other.exec("BEGIN IMMEDIATE");
     await rejects(store.put("t", "k", Uint8Array.of(2)), isUnavailable);
     await rejects(store.create("t", "new", Uint8Array.of(2)), isUnavailable);
+    await rejects(store.write([{ table: "t", key: "k", value: Uint8Array.of(2) }]), isUnavailable);
     deepStrictEqual(await store.get("t", "k"), Uint8Array.of(1));
     other.exec("ROLLBACK");
     await store.put("t", "k", Uint8Array.of(3));

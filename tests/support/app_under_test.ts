@@ -16,6 +16,7 @@ import type {
 } from "../../src/engines/task.ts";
 import { createEngineTable } from "../../src/engines/engine_table.ts";
 import type { WireAnswer } from "../../src/http/answer.ts";
+import { DEFAULT_TEAM } from "../../src/identity/teams.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { systemClock } from "../../src/time/clock.ts";
 
@@ -172,6 +173,7 @@ export async function openAppUnderTest(
       PORTCULLIS_ADMIN_PASSWORD: PASSWORD,
       PORTCULLIS_RATE_ADDRESS_PER_MINUTE: "1000000",
       PORTCULLIS_RATE_SIGN_IN_PER_MINUTE: "1000000",
+      PORTCULLIS_RATE_TOKEN_PER_MINUTE: "1000000",
       PORTCULLIS_RATE_USER_PER_MINUTE: "1000000",
       PORTCULLIS_REQUESTS_AT_ONCE_PER_USER: "1000000",
       PORTCULLIS_UPSTREAMS: JSON.stringify(UPSTREAMS),
@@ -228,7 +230,7 @@ export async function openAppUnderTest(
       const username = `test-${roles.join("-")}`;
       const known = tokens.get(username);
       if (known !== undefined) return known;
-      await portcullis.users.create({ username, password: PASSWORD, roles });
+      await portcullis.identity.users.create({ username, password: PASSWORD, roles, team: DEFAULT_TEAM });
       const response = await call("/v1/auth/login", postJson({ username, password: PASSWORD }));
       const { access_token: token } = await response.json();
       tokens.set(username, token);

@@ -1,11 +1,13 @@
 // Tests of the key ring: data keys that only the master key opens, the same after every restart.
 import { deepStrictEqual, match, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { createHmac } from "node:crypto";
+import fc from "fast-check";
+import { encodeBase64url } from "../../src/encoding/base64url.ts";
 import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { importSealingKey, open, seal } from "../../src/vault/aead.ts";
-import { openKeyRing } from "../../src/vault/key_ring.ts";
+import { type HashPurpose, openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
@@ -134,4 +136,47 @@ Deno.test("a pseudonym is 22 characters, and another for each text, purpose and 
   }
   notStrictEqual(ring.pseudonym("address", "ada"), pseudonym);
   notStrictEqual((await emptyVault().openRing()).pseudonym("account", "ada"), pseudonym);
+});
+
+const PURPOSES: readonly HashPurpose[] = ["account", "address", "api_key", "client_secret", "refresh_token"];
+
+Deno.test("ASVS V11.4.1: a keyed hash is HMAC-SHA-256 under a key of its own, which no pseudonym can give away", async () => {
+  const { store, masterKey, openRing } = emptyVault();
+  const ring = await openRing();
+  const [record] = await store.list("data_keys", { limit: 1 });
+  ok(record);
+  const master = await importSealingKey("master", masterKey);
+  const pseudonymKey = await open(master, `data_keys/${record.key}`, record.value);
+  const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
+  const expected = createHmac("sha256", hashKey).update("api_key\u0000pck_\u00e4").digest();
+  deepStrictEqual(ring.keyedHash("api_key", "pck_\u00e4"), new Uint8Array(expected));
+});
+
+Deno.test("a keyed hash is 32 bytes of its own, the same after a restart, and another for each text, purpose and vault", async () => {
+  const { openRing } = emptyVault();
+  const ring = await openRing();
+  const hash = ring.keyedHash("api_key", "secret");
+  strictEqual(hash.byteLength, 32);
+  strictEqual(hash.buffer.byteLength, 32, "no view into memory that others share");
+  deepStrictEqual((await openRing()).keyedHash("api_key", "secret"), hash);
+  const others = [
+    ...["", "Secret", "secret ", "secret\u0000", "api_key\u0000secret"].map((text) =>
+      ring.keyedHash("api_key", text)
+    ),
+    ...PURPOSES.filter((purpose) => purpose !== "api_key").map((purpose) =>
+      ring.keyedHash(purpose, "secret")
+    ),
+    (await emptyVault().openRing()).keyedHash("api_key", "secret"),
+  ];
+  for (const other of others) notStrictEqual(other.toHex(), hash.toHex());
+});
+
+Deno.test("property: no pseudonym is a part of a keyed hash, whatever the purposes and the text", async () => {
+  const ring = await emptyVault().openRing();
+  const purpose = fc.constantFrom(...PURPOSES);
+  fc.assert(fc.property(purpose, purpose, fc.string({ unit: "binary" }), (one, other, text) => {
+    const hash = ring.keyedHash(one, text);
+    notStrictEqual(ring.pseudonym(other, text), encodeBase64url(hash.subarray(0, 16)));
+    if (one !== other) notStrictEqual(ring.keyedHash(other, text).toHex(), hash.toHex());
+  }));
 });

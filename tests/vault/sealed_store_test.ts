@@ -1,5 +1,5 @@
 // Tests of the sealed table: JSON records that rest sealed, each at its own key.
-import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, notDeepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import type { JsonValue } from "../../src/encoding/canonical_json.ts";
 import { encodeUtf8 } from "../../src/encoding/utf8.ts";
@@ -75,6 +75,113 @@ Deno.test("a record that was altered, or that holds no strict JSON, is a fault",
   }
   await store.put("users", "k", await keyRing.seal("users/k", Uint8Array.of(0xff)));
   await rejects(table.get("k"), isUnavailable);
+});
+
+Deno.test("a sealed table reads a record with the bytes at rest as its version, and every write makes another", async () => {
+  const { table, store, clock } = await openVault();
+  strictEqual(await table.read("k"), undefined);
+  await table.put("k", { n: 1 }, { expiresAtMs: clock.now() + 10 });
+  const first = await table.read("k");
+  deepStrictEqual(first, { key: "k", value: { n: 1 }, version: await store.get("users", "k") });
+  await table.put("k", { n: 1 }, { expiresAtMs: clock.now() + 10 });
+  const second = await table.read("k");
+  deepStrictEqual(second?.value, { n: 1 });
+  notDeepStrictEqual(second?.version, first?.version);
+  clock.advance(10);
+  strictEqual(await table.read("k"), undefined);
+});
+
+Deno.test("a sealed table lists its records page by page, opened, each with its version", async () => {
+  const { table, store, keyRing, clock } = await openVault();
+  deepStrictEqual(await table.list({ limit: 10 }), []);
+  for (const key of ["c", "a", "b"]) await table.put(key, { name: key });
+  await table.put("gone", 1, { expiresAtMs: clock.now() });
+  await sealedTable(store, keyRing, "others").put("aa", 1);
+  const records = await table.list({ limit: 10 });
+  deepStrictEqual(records.map(({ key, value }) => [key, value]), [
+    ["a", { name: "a" }],
+    ["b", { name: "b" }],
+    ["c", { name: "c" }],
+  ]);
+  for (const record of records) deepStrictEqual(record, await table.read(record.key));
+  deepStrictEqual(await table.list({ limit: 2 }), records.slice(0, 2));
+  deepStrictEqual(await table.list({ after: "a", limit: 1 }), records.slice(1, 2));
+});
+
+Deno.test("ASVS V11.3.3: a list in which one record was altered or moved is a fault", async () => {
+  const { table, store } = await openVault();
+  await table.put("a", 1);
+  await table.put("b", 2);
+  const value = await store.get("users", "a");
+  ok(value);
+  await store.put("users", "c", value);
+  await rejects(table.list({ limit: 10 }), isUnavailable);
+  await rejects(table.read("c"), isUnavailable);
+  strictEqual((await table.list({ limit: 2 })).length, 2);
+});
+
+Deno.test("a change rests sealed at its own key, and says what was asked and no more", async () => {
+  const { table, store } = await openVault();
+  const version = Uint8Array.of(1);
+  const lifetime = { expiresAtMs: 1 };
+  deepStrictEqual(await table.changeOf("k", undefined), { table: "users", key: "k", value: undefined });
+  deepStrictEqual(await table.changeOf("k", undefined, { expects: version, lifetime }), {
+    table: "users",
+    key: "k",
+    value: undefined,
+    expects: version,
+    lifetime,
+  });
+  const change = await table.changeOf("k", { name: "ada-lovelace" }, { expects: "nothing" });
+  deepStrictEqual(Object.keys(change).toSorted(), ["expects", "key", "table", "value"]);
+  ok(!new TextDecoder("latin1").decode(change.value).includes("ada"));
+  strictEqual(await table.get("k"), undefined, "nothing is written yet");
+  strictEqual(await store.write([change]), true);
+  deepStrictEqual(await table.get("k"), { name: "ada-lovelace" });
+  strictEqual(await store.write([{ ...change, key: "l" }]), true);
+  await rejects(table.get("l"), isUnavailable);
+});
+
+Deno.test("ASVS V2.3.3: records of several sealed tables change together or not at all, with their lifetimes", async () => {
+  const { table: users, store, keyRing, clock } = await openVault();
+  const keys = sealedTable(store, keyRing, "api_keys");
+  await users.put("ada", { keys: 1 });
+  await keys.put("old", { of: "ada" });
+  const [ada, old] = [await users.read("ada"), await keys.read("old")];
+  ok(ada && old);
+  const lifetime = { expiresAtMs: clock.now() + 10 };
+  const rotate = async () => [
+    await users.changeOf("ada", { keys: 2 }, { expects: ada.version }),
+    await keys.changeOf("old", undefined, { expects: old.version }),
+    await keys.changeOf("new", { of: "ada" }, { expects: "nothing", lifetime }),
+  ];
+  // Somebody wrote the same value again: it is another version.
+  await keys.put("old", { of: "ada" });
+  strictEqual(await store.write(await rotate()), false);
+  deepStrictEqual(await users.read("ada"), ada);
+  strictEqual(await keys.get("new"), undefined);
+  await store.put("api_keys", "old", old.version);
+  strictEqual(await store.write(await rotate()), true);
+  deepStrictEqual(await users.get("ada"), { keys: 2 });
+  strictEqual(await keys.get("old"), undefined);
+  deepStrictEqual(await keys.get("new"), { of: "ada" });
+  clock.advance(10);
+  strictEqual(await keys.get("new"), undefined);
+});
+
+Deno.test("ASVS V15.4.2: of many that change one version of a sealed record at once, exactly one does", async () => {
+  const { table, store } = await openVault();
+  await table.put("k", "first");
+  const record = await table.read("k");
+  ok(record);
+  const results = await Promise.all(
+    Array.from(
+      { length: 20 },
+      async (_, index) => await store.write([await table.changeOf("k", index, { expects: record.version })]),
+    ),
+  );
+  strictEqual(results.filter((made) => made).length, 1);
+  strictEqual(await table.get("k"), results.indexOf(true));
 });
 
 Deno.test("nothing of a record can be read in the store but its key", async () => {

@@ -5,7 +5,7 @@ import type { RateCells } from "../../limits/rate_cells.ts";
 
 /** One named limit. */
 export interface RateTier {
-  readonly name: "address" | "sign-in" | "user";
+  readonly name: "address" | "sign-in" | "token" | "user";
   readonly rate: Rate;
 }
 
@@ -13,6 +13,7 @@ export interface RateTier {
 export interface RateTiers {
   readonly address: RateTier;
   readonly signIn: RateTier;
+  readonly token: RateTier;
   readonly user: RateTier;
 }
 
@@ -20,6 +21,7 @@ export interface RateTiers {
 export interface RateSettings {
   readonly rateAddressPerMinute: number;
   readonly rateSignInPerMinute: number;
+  readonly rateTokenPerMinute: number;
   readonly rateUserPerMinute: number;
 }
 
@@ -32,6 +34,7 @@ export function rateTiers(settings: RateSettings): RateTiers {
   return {
     address: perMinute("address", settings.rateAddressPerMinute),
     signIn: perMinute("sign-in", settings.rateSignInPerMinute),
+    token: perMinute("token", settings.rateTokenPerMinute),
     user: perMinute("user", settings.rateUserPerMinute),
   };
 }

@@ -33,16 +33,16 @@ export function standardHeaders(publicUrl: string, corsOrigins: readonly string[
       if (origin !== null && corsOrigins.includes(origin)) {
         headers["Access-Control-Allow-Origin"] = origin;
         headers["Access-Control-Expose-Headers"] =
-          "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id, Inference-Header-Content-Length";
+          "DPoP-Nonce, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id, Inference-Header-Content-Length";
       }
       return headers;
     },
     forPreflight(origin, requestedMethod) {
       if (origin === null || requestedMethod === null || !corsOrigins.includes(origin)) return undefined;
       return {
-        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
         "Access-Control-Allow-Headers":
-          "authorization, content-type, x-api-key, anthropic-version, inference-header-content-length",
+          "authorization, content-type, dpop, x-api-key, anthropic-version, inference-header-content-length",
         "Access-Control-Max-Age": "600",
       };
     },

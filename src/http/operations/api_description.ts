@@ -28,6 +28,7 @@ const ERROR_SCHEMAS: Readonly<Record<Dialect["name"], z.ZodType>> = {
     request_id: z.string(),
   }).openapi("AnthropicError"),
   oip: z.strictObject({ error: z.string() }).openapi("OipError"),
+  oauth: z.strictObject({ error: z.string(), error_description: z.string() }).openapi("OauthError"),
 };
 
 /** The row of `GET /openapi.json`, over all other rows and itself. */
@@ -54,24 +55,37 @@ function describe(routes: readonly AnyRoute[]): unknown {
     scheme: "bearer",
     bearerFormat: "JWT",
   });
+  app.openAPIRegistry.registerComponent("securitySchemes", "clientSecretBasic", {
+    type: "http",
+    scheme: "basic",
+  });
   for (const route of routes) {
     const parameters = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name ?? "");
     app.openAPIRegistry.registerPath({
-      method: route.method === "GET" ? "get" : "post",
+      method: METHODS[route.method],
       path: route.path,
       summary: route.summary,
-      security: route.policy.kind === "action" ? [{ accessToken: [] }] : [],
+      security: securityOf(route),
       ...(route.policy.kind === "action" ? { "x-portcullis-action": route.policy.action } : {}),
       request: {
         ...(parameters.length === 0
           ? {}
           : { params: z.strictObject(Object.fromEntries(parameters.map((name) => [name, z.string()]))) }),
+        ...(route.query === undefined ? {} : { query: route.query as z.ZodObject }),
         ...describeBody(route),
       },
       responses: { ...describeFaults(route), ...describeAnswers(route) },
     });
   }
   return app.getOpenAPI31Document({ openapi: "3.1.0", info: { title: "Portcullis", version: "1" } });
+}
+
+const METHODS = { GET: "get", POST: "post", PUT: "put", PATCH: "patch", DELETE: "delete" } as const;
+
+/** A client can also prove itself in the body, which OpenAPI has no words for: as far as it knows, the header may be absent. */
+function securityOf({ policy }: AnyRoute): Record<string, string[]>[] {
+  if (policy.kind === "action") return [{ accessToken: [] }];
+  return policy.kind === "client" ? [{ clientSecretBasic: [] }, {}] : [];
 }
 
 function describeBody(
@@ -123,10 +137,17 @@ function faultsOf(route: AnyRoute): FaultKind[] {
     ...(route.body === undefined && route.bodyForm === undefined
       ? ["request_invalid" as const]
       : BODY_FAULTS),
+    // OAuth's forms answer 400 for a field as well (RFC 6749 §5.2).
+    ...(hasFields(route) ? ["fields_invalid" as const] : []),
     ...(route.policy.kind === "public" ? [] : ["unavailable" as const]),
     ...(route.policy.kind === "action" ? ["unauthenticated" as const, "forbidden" as const] : []),
+    ...(route.policy.kind === "client" ? ["client_refused" as const] : []),
     ...route.faults,
   ];
+}
+
+function hasFields({ body, bodyForm, policy }: AnyRoute): boolean {
+  return body !== undefined || (bodyForm !== undefined && policy.kind !== "client");
 }
 
 const BODY_FAULTS: readonly FaultKind[] = [
@@ -135,5 +156,4 @@ const BODY_FAULTS: readonly FaultKind[] = [
   "body_too_large",
   "body_timeout",
   "overloaded",
-  "fields_invalid",
 ];

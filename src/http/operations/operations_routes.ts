@@ -10,7 +10,8 @@ export interface OperationsParts {
   readonly isReady: () => boolean;
   /** How many models can be served now, of how many. */
   readonly modelCounts: () => { readonly ready: number; readonly total: number };
-  readonly jwks: { readonly keys: readonly PublicJwk[] };
+  /** The public keys at this moment. */
+  readonly jwks: () => { readonly keys: readonly PublicJwk[] };
 }
 
 const status = z.strictObject({ status: z.enum(["ok", "unavailable"]) });
@@ -61,7 +62,7 @@ export function operationsRoutes({ isReady, modelCounts, jwks }: OperationsParts
       summary: "Public keys that verify our access tokens (RFC 7517)",
       rated: true,
       answers: { 200: { description: "The key set.", schema: z.strictObject({ keys: z.array(jwk) }) } },
-      handle: () => ({ status: 200, body: jwks, headers: { "Cache-Control": "public, max-age=300" } }),
+      handle: () => ({ status: 200, body: jwks(), headers: { "Cache-Control": "public, max-age=300" } }),
     }),
   ];
 }

@@ -18,7 +18,7 @@ export const MODEL: ServedModel = {
   capabilities: ["chat"],
   ownedBy: "tests",
   createdSeconds: 1,
-  access: { see: ["user"], use: ["user"] },
+  access: { see: ["user"], use: ["user"], teams: null },
   accepted: true,
   sha256: null,
   limits: {

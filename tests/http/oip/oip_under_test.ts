@@ -11,6 +11,8 @@ import { ok as found } from "../../../src/faults/outcome.ts";
 import { type App, createApp } from "../../../src/http/app.ts";
 import { openInferenceDoor } from "../../../src/http/inference_door.ts";
 import { rateTiers } from "../../../src/http/middleware/rate_tiers.ts";
+import { challenges } from "../../../src/http/challenge.ts";
+import { principalWith } from "../../support/principal_with.ts";
 import { standardHeaders } from "../../../src/http/middleware/standard_headers.ts";
 import { oipRoutes } from "../../../src/http/oip/oip_routes.ts";
 import { openTensorDescriptions } from "../../../src/http/oip/tensor_descriptions.ts";
@@ -28,7 +30,7 @@ const MODEL: ServedModel = {
   capabilities: ["tensor"],
   ownedBy: "tests",
   createdSeconds: 1,
-  access: { see: ["user", "auditor"], use: ["user"] },
+  access: { see: ["user", "auditor"], use: ["user"], teams: null },
   accepted: true,
   sha256: null,
   limits: {
@@ -52,8 +54,8 @@ export const MODELS: readonly ServedModel[] = [
   { ...MODEL, id: "embeds", capabilities: ["embedding"], dimensions: 2 },
   { ...MODEL, id: "embeds-here", capabilities: ["embedding"], dimensions: 2, sha256: "0".repeat(64) },
   { ...MODEL, id: "chats", capabilities: ["chat"] },
-  { ...MODEL, id: "hidden", access: { see: ["admin"], use: ["admin"] } },
-  { ...MODEL, id: "guarded", access: { see: ["user"], use: ["admin"] } },
+  { ...MODEL, id: "hidden", access: { see: ["admin"], use: ["admin"], teams: null } },
+  { ...MODEL, id: "guarded", access: { see: ["user"], use: ["admin"], teams: null } },
 ];
 
 /** What answers in the place of all engines. */
@@ -123,17 +125,15 @@ export function openOipUnderTest(
     clock,
     log,
     trail,
-    authenticate: (role) =>
-      Promise.resolve(found({
-        issuer: "tests",
-        subject: "s1",
-        roles: [role ?? ""],
-        credential: { kind: "access_token", id: "t1", expiresAtSeconds: 9_000_000_000 },
-      })),
+    authenticate: ({ authorization }) =>
+      Promise.resolve(found(principalWith(authorization === null ? [] : [authorization]))),
+    proofs: { nonce: () => "", verify: () => Promise.reject(new Error("nobody proves anything here")) },
+    challenge: challenges("http://127.0.0.1:8000"),
     rateCells: openMemoryRateCells(clock),
     rateTiers: rateTiers({
       rateAddressPerMinute: 1_000_000,
       rateSignInPerMinute: 1_000_000,
+      rateTokenPerMinute: 1_000_000,
       rateUserPerMinute: 1_000_000,
     }),
     standardHeaders: standardHeaders("http://127.0.0.1:8000", []),

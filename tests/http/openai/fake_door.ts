@@ -16,7 +16,7 @@ export const MODEL: ServedModel = {
   capabilities: ["chat", "completion"],
   ownedBy: "tests",
   createdSeconds: 1,
-  access: { see: ["user"], use: ["user"] },
+  access: { see: ["user"], use: ["user"], teams: null },
   accepted: true,
   sha256: null,
   limits: {

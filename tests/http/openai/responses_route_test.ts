@@ -23,7 +23,7 @@ const MODEL: ServedModel = {
   capabilities: ["chat"],
   ownedBy: "lab",
   createdSeconds: 1,
-  access: { see: ["user"], use: ["user"] },
+  access: { see: ["user"], use: ["user"], teams: null },
   accepted: true,
   sha256: null,
   limits: {
@@ -116,7 +116,7 @@ function openHarness(): Harness {
     } catch (thrown) {
       const fault = toFault(thrown);
       if (fault.kind === "internal") throw thrown;
-      return responseOf(buildAnswer(faultAnswer(fault, openaiDialect, exchange.id), {}));
+      return responseOf(buildAnswer(faultAnswer(fault, openaiDialect, exchange.id, () => undefined), {}));
     }
   };
   return { door, call, handler: async (request) => await call(await request.json()) };

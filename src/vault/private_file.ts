@@ -1,7 +1,6 @@
-// Sealed and private files: key material of a single machine, mode 0600, in a folder of mode 0700.
+// Private files: key material of a single machine, mode 0600, in a folder of mode 0700.
 import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
-import { importSealingKey, open, seal } from "./aead.ts";
 
 /** Makes a folder that only its owner may enter, or makes the one that is there so. */
 export function makePrivateFolder(folder: string): void {
@@ -25,25 +24,6 @@ export async function readOrMakePrivateFile(
   if (existing !== undefined) return existing;
   const text = await make();
   writeNewFile(file, encodeUtf8(text));
-  return text;
-}
-
-/** Like `readOrMakePrivateFile`, but the file rests sealed under the master key. */
-export async function readOrMakeSealedFile(
-  file: string,
-  masterKey: Uint8Array<ArrayBuffer>,
-  make: () => string | Promise<string>,
-): Promise<string> {
-  const key = await importSealingKey("master", masterKey);
-  const place = `file/${file.slice(file.lastIndexOf("/") + 1)}`;
-  const existing = readBytes(file);
-  if (existing !== undefined) {
-    const text = decodeUtf8(await open(key, place, existing));
-    if (!text.ok) throw new Fault("unavailable", `Cannot read ${file}: it is not text`);
-    return text.value;
-  }
-  const text = await make();
-  writeNewFile(file, await seal(key, place, encodeUtf8(text)));
   return text;
 }
 

@@ -1,0 +1,73 @@
+// Grant: one permission, as roles give it and as scopes of tokens and keys narrow to it. One grammar for all of them.
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import { type Action, ACTIONS, isAction } from "./action.ts";
+import type { ModelRole } from "./model_role.ts";
+
+/** An action on something. */
+export interface Grant {
+  readonly action: Action;
+  /** Model actions: a pattern over model ids, where `*` stands for any characters. Others: `own`, `team` or `*`. */
+  readonly on: string;
+  /** The built-in role that gives it: on models it holds only where the model's card names that role. null: as it stands. */
+  readonly cardRole: ModelRole | null;
+}
+
+/** Why a text is no grant. */
+export type GrantMistake = "action_unknown" | "pattern_malformed" | "reach_unknown";
+
+/** The letters of model ids, and stars. Few stars, so that matching stays cheap. */
+const MODEL_PATTERN = /^(?!(?:[^*]*\*){5})[A-Za-z0-9*][A-Za-z0-9._:/*-]{0,127}$/;
+const REACHES: readonly string[] = ["own", "team", "*"];
+
+/** For people who have to write one. */
+export const GRANT_GRAMMAR =
+  "ACTION or ACTION/ON, such as model:infer/use-*, key:write/own, user:write/team; without ON: on everything";
+
+/** Reads `ACTION` or `ACTION/ON`; without ON it reaches everything. */
+export function parseGrant(text: string): Outcome<Grant, GrantMistake> {
+  const slash = text.indexOf("/");
+  const action = slash === -1 ? text : text.slice(0, slash);
+  const on = slash === -1 ? "*" : text.slice(slash + 1);
+  if (!isAction(action)) return no("action_unknown");
+  if (ACTIONS[action] === "model") {
+    return MODEL_PATTERN.test(on) ? ok({ action, on, cardRole: null }) : no("pattern_malformed");
+  }
+  return REACHES.includes(on) && (ACTIONS[action] === "object" || on === "*")
+    ? ok({ action, on, cardRole: null })
+    : no("reach_unknown");
+}
+
+/** The shortest text of a grant. */
+export function formatGrant({ action, on }: Grant): string {
+  return on === "*" ? action : `${action}/${on}`;
+}
+
+/** Whether a pattern matches a whole text; in time that grows with their product at most. */
+export function matchesPattern(pattern: string, text: string): boolean {
+  if (pattern === "*") return true;
+  let [at, from, star, mark] = [0, 0, -1, 0];
+  while (from < text.length) {
+    if (pattern[at] === "*") {
+      star = at++;
+      mark = from;
+    } else if (at < pattern.length && pattern[at] === text[from]) {
+      at++;
+      from++;
+    } else if (star !== -1) {
+      at = star + 1;
+      from = ++mark;
+    } else return false;
+  }
+  while (pattern[at] === "*") at++;
+  return at === pattern.length;
+}
+
+/**
+ * Whether a grant reaches all that another one reaches; which cards they hold to is left aside. A star within the other is
+ * matched by a star alone.
+ */
+export function coversGrant(one: Grant, other: Grant): boolean {
+  if (one.action !== other.action) return false;
+  if (ACTIONS[one.action] === "model") return matchesPattern(one.on, other.on);
+  return REACHES.indexOf(one.on) >= REACHES.indexOf(other.on);
+}

@@ -1,0 +1,155 @@
+// Role book: every role there is, built-in and custom. Known in memory, for it is asked at every request; kept in the store.
+import type { JsonValue } from "../encoding/canonical_json.ts";
+import { Fault } from "../faults/fault.ts";
+import type { RecordStore } from "../store/record_store.ts";
+import type { SealedTable } from "../vault/sealed_store.ts";
+import { formatGrant, type Grant, parseGrant } from "./grant.ts";
+import { BUILT_IN_ROLES, type Role } from "./role.ts";
+
+/** The roles. Changes hold from the next request on. */
+export interface RoleBook {
+  /** What roles give to somebody of a team, by their names; a name that is no role of that team gives nothing. */
+  grantsOf(team: string, names: readonly string[]): readonly Grant[];
+  /** The role that a name means in a team (null: for the whole server). */
+  find(team: string | null, name: string): Role | undefined;
+  /** Built-in ones first. */
+  list(): readonly Role[];
+  /**
+   * Makes a custom role, or replaces one.
+   *
+   * @param found what `find` gave; undefined: the role is new
+   * @throws Fault `conflict` when the name is built in, or means a role elsewhere that this one would hide or be hidden by,
+   * when the team has too many roles, or when another change came between
+   */
+  put(role: Role, found: Role | undefined): Promise<void>;
+  /**
+   * Deletes a custom role.
+   *
+   * @param found what `find` gave
+   * @throws Fault `conflict` when it is built in, or when another change came between
+   */
+  remove(found: Role): Promise<void>;
+}
+
+interface KeptRole {
+  readonly role: Role;
+  readonly version: Uint8Array<ArrayBuffer>;
+}
+
+const PAGE = 1000;
+/** Custom roles of one team, so that no team fills the memory of all. */
+const ROLES_PER_TEAM_MAX = 1000;
+/** Sets of roles whose grants are kept at hand. */
+const RESOLVED_MAX = 10_000;
+
+/** Opens the book over its sealed table. */
+export async function openRoleBook(store: RecordStore, table: SealedTable): Promise<RoleBook> {
+  const custom = new Map<string, KeptRole>();
+  let after: string | undefined;
+  do {
+    const page = await table.list({ limit: PAGE, ...(after !== undefined && { after }) });
+    for (const { key, value, version } of page) custom.set(key, { role: parseRole(value), version });
+    after = page.length < PAGE ? undefined : page.at(-1)?.key;
+  } while (after !== undefined);
+  const resolved = new Map<string, readonly Grant[]>();
+  // Names that are being written. One change of a name at a time: what it means elsewhere stays so until it is made.
+  const underWay = new Set<string>();
+
+  const customRoles = (): Role[] => [...custom.values()].map(({ role }) => role);
+  function find(team: string | null, name: string): Role | undefined {
+    return BUILT_IN_ROLES.get(name) ?? custom.get(keyOf(null, name))?.role ??
+      (team === null ? undefined : custom.get(keyOf(team, name))?.role);
+  }
+  function keep(key: string, kept: KeptRole | undefined): void {
+    if (kept === undefined) custom.delete(key);
+    else custom.set(key, kept);
+    resolved.clear();
+  }
+  async function write({ team, name }: Role, found: Role | undefined, next: Role | undefined): Promise<void> {
+    const key = keyOf(team, name);
+    const kept = custom.get(key);
+    if (kept?.role !== found || underWay.has(name)) throw changedMeanwhile(name);
+    underWay.add(name);
+    try {
+      const change = await table.changeOf(key, next && roleRecord(next), {
+        expects: kept?.version ?? "nothing",
+      });
+      if (!await store.write([change])) {
+        // Another instance was here.
+        const stands = await table.read(key);
+        keep(key, stands && { role: parseRole(stands.value), version: stands.version });
+        throw changedMeanwhile(name);
+      }
+      keep(key, next && change.value && { role: next, version: change.value });
+    } finally {
+      underWay.delete(name);
+    }
+  }
+
+  return {
+    grantsOf(team, names) {
+      const key = JSON.stringify([team, names]);
+      let grants = resolved.get(key);
+      if (grants === undefined) {
+        grants = names.flatMap((name) => find(team, name)?.grants ?? []);
+        if (resolved.size >= RESOLVED_MAX) resolved.clear();
+        resolved.set(key, grants);
+      }
+      return grants;
+    },
+    find,
+    list: () => [...BUILT_IN_ROLES.values(), ...customRoles()],
+    async put(role, found) {
+      const { name, team } = role;
+      const roles = customRoles();
+      const isTaken = BUILT_IN_ROLES.has(name) ||
+        roles.some((other) =>
+          other.name === name && other.team !== team && (team === null || other.team === null)
+        );
+      if (isTaken) {
+        throw conflict(name, "the name means another role", "The name means another role already.");
+      }
+      if (found === undefined && roles.filter((other) => other.team === team).length >= ROLES_PER_TEAM_MAX) {
+        throw conflict(name, "there are too many", "There are as many roles as there can be.");
+      }
+      if (role.grants.some(({ cardRole }) => cardRole !== null)) {
+        throw new Fault(
+          "internal",
+          `Cannot write the role ${name}: a built-in role's grant is none of its own`,
+        );
+      }
+      await write(role, found, { ...role, builtIn: false });
+    },
+    remove: (found) => write(found, found, undefined),
+  };
+}
+
+/** A text for each pair, whatever the names hold. */
+function keyOf(team: string | null, name: string): string {
+  return JSON.stringify([team, name]);
+}
+
+function changedMeanwhile(name: string): Fault {
+  return conflict(name, "it was changed meanwhile", "The role was changed meanwhile. Read it again.");
+}
+
+function conflict(name: string, state: string, detail: string): Fault {
+  return new Fault("conflict", `Cannot write the role ${name}: ${state}`, { detail });
+}
+
+function roleRecord({ name, team, description, grants, createdAtMs }: Role): JsonValue {
+  return { name, team, description, grants: grants.map(formatGrant), createdAtMs };
+}
+
+/** A record that passed its seal was written by us; its form is checked all the same, for it may be of another version. */
+function parseRole(value: JsonValue): Role {
+  const { name, team, description, grants, createdAtMs } = (value ?? {}) as Record<string, JsonValue>;
+  if (
+    typeof name !== "string" || (team !== null && typeof team !== "string") || !Array.isArray(grants) ||
+    typeof description !== "string" || typeof createdAtMs !== "number"
+  ) throw new Fault("unavailable", "Cannot read a role: the record has no known form");
+  const parsed = grants.map((text) => parseGrant(typeof text === "string" ? text : ""));
+  // A grant of another version of the server gives nothing here.
+  const known = parsed.flatMap((grant) => grant.ok ? [grant.value] : []);
+  return { name, team, description, grants: known, createdAtMs, builtIn: false };
+}

@@ -1,0 +1,128 @@
+// Assembly of identity and access: people, programs, their credentials, other issuers, and what roles give.
+import { openRoleBook, type RoleBook } from "../access/role_book.ts";
+import type { Config } from "../config/config.ts";
+import { type AccessTokens, LIFETIME_SECONDS_MAX, openAccessTokens } from "../identity/access_token.ts";
+import { type ApiKeys, openApiKeys } from "../identity/api_keys.ts";
+import { type Authenticate, openAuthenticate } from "../identity/authenticate.ts";
+import { type Clients, clientStanding, openClients } from "../identity/clients.ts";
+import { type DpopProofs, openDpopProofs } from "../identity/dpop_proof.ts";
+import { openMemoryReplayStore } from "../identity/memory_replay_store.ts";
+import { type ExternalTokens, openExternalTokens } from "../identity/oidc/external_tokens.ts";
+import type { ReplayStore } from "../identity/replay_store.ts";
+import { openRevocations, type Revocations } from "../identity/revocation.ts";
+import { openSessions, type Sessions } from "../identity/sessions.ts";
+import { openSignIn, type SignIn } from "../identity/sign_in.ts";
+import { openSigningKeys, type SigningKeys } from "../identity/signing_keys.ts";
+import { openStandings, type Standing, type Standings } from "../identity/standings.ts";
+import { openTeams, type Teams } from "../identity/teams.ts";
+import { openUsers, type Users, userStanding } from "../identity/users.ts";
+import { openLockout } from "../limits/lockout.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { Clock } from "../time/clock.ts";
+import { type SealedTable, sealedTable } from "../vault/sealed_store.ts";
+import { readCertificates } from "./certificates.ts";
+import type { Opened, Trust } from "./trust.ts";
+
+/** Who somebody is and what that one may do: the parts behind the gate, the account routes and the commands. */
+export interface Identity {
+  readonly teams: Teams;
+  readonly users: Users;
+  readonly sessions: Sessions;
+  readonly signIn: SignIn;
+  readonly clients: Clients;
+  readonly apiKeys: ApiKeys;
+  readonly roleBook: RoleBook;
+  readonly signingKeys: SigningKeys;
+  readonly revocations: Revocations;
+  readonly accessTokens: AccessTokens;
+  readonly externalTokens: readonly ExternalTokens[];
+  readonly standings: Standings;
+  readonly proofs: DpopProofs;
+  readonly replays: ReplayStore;
+  readonly authenticate: Authenticate;
+}
+
+/** Opens all of it over the store. */
+export async function openIdentity(
+  { store, keyRing }: Trust,
+  config: Config,
+  clock: Clock,
+  log: Log,
+  opened: Opened,
+): Promise<Identity> {
+  const issuer = config.publicUrl;
+  const sealed = (table: string): SealedTable => sealedTable(store, keyRing, table);
+  const matter = { store, sealed, keyRing, clock };
+  const standings = openStandings(async (subject): Promise<Standing | undefined> => {
+    const client = subject.startsWith("cli_") ? await clients.read(subject) : undefined;
+    return client === undefined
+      ? userStanding((await users.read(subject))?.value)
+      : clientStanding(client.value);
+  });
+
+  const roleBook = await openRoleBook(store, sealed("roles"));
+  const teams = await openTeams(matter);
+  const users = await openUsers({ ...matter, teams, standings });
+  const clients = openClients({ ...matter, teams, standings });
+  const apiKeys = openApiKeys(matter);
+  opened.push(() => apiKeys.flush());
+  const revocations = await openRevocations(store, clock);
+  const sessions = openSessions({ ...matter, revocations, ttlSeconds: config.sessionTtlSeconds });
+  const signIn = await openSignIn({ ...matter, users, lockout: openLockout(clock) });
+
+  const signingKeys = await openSigningKeys({
+    store,
+    table: sealed("signing_keys"),
+    clock,
+    configured: config.signingKey,
+    overlapMs: LIFETIME_SECONDS_MAX * 1000,
+  });
+  const accessTokens = openAccessTokens({
+    issuer,
+    ttlSeconds: config.tokenTtlSeconds,
+    keys: signingKeys,
+    revocations,
+    clock,
+  });
+  const externalTokens = config.issuers.map(({ caFile, ...settings }) =>
+    openExternalTokens(
+      {
+        ...settings,
+        audience: settings.audience ?? issuer,
+        caCertificates: caFile === undefined ? undefined : readCertificates(caFile),
+      },
+      clock,
+      log,
+    )
+  );
+  opened.push(async () => {
+    for (const external of externalTokens) await external.close();
+  });
+  const replays = openMemoryReplayStore(clock);
+  const proofs = openDpopProofs({ publicUrl: issuer, clock, replays });
+  const authenticate = openAuthenticate({
+    accessTokens,
+    apiKeys,
+    externalTokens,
+    standings,
+    proofs,
+    grantsOf: (team, roles) => roleBook.grantsOf(team, roles),
+  });
+  return {
+    teams,
+    users,
+    sessions,
+    signIn,
+    clients,
+    apiKeys,
+    roleBook,
+    signingKeys,
+    revocations,
+    accessTokens,
+    externalTokens,
+    standings,
+    proofs,
+    replays,
+    authenticate,
+  };
+}

@@ -1,0 +1,98 @@
+// Login: a name and a password to a session, bound to a key where its possession is proved (RFC 9449 §5).
+import { z } from "@hono/zod-openapi";
+import { Fault } from "../../faults/fault.ts";
+import type { DpopProofs } from "../../identity/dpop_proof.ts";
+import { inSeconds } from "../administer.ts";
+import type { Exchange } from "../exchange.ts";
+import { problemDialect } from "../problem.ts";
+import { type AnyRoute, defineRoute } from "../route.ts";
+import type { AccountParts } from "./account_parts.ts";
+import { readStandingAccount } from "./standing_account.ts";
+
+const PATH = "/v1/auth/login";
+
+const credentials = z.strictObject({
+  username: z.string().min(1).max(256),
+  password: z.string().min(1).max(1024),
+});
+
+/** Strangers send it: the longest name and password, with each character escaped, and some room. */
+const CREDENTIALS_BYTES_MAX = 8 * 1024;
+
+const tokens = z.strictObject({
+  access_token: z.string().describe("A JWT (RFC 9068). Send it as Authorization: token_type."),
+  token_type: z.enum(["Bearer", "DPoP"]),
+  expires_in: z.int().describe("Seconds."),
+  refresh_token: z.string().describe("For POST /v1/oauth/token; each can be used once."),
+  refresh_expires_in: z.int().describe("Seconds."),
+});
+
+/** `POST /v1/auth/login`. */
+export function loginRoute(parts: AccountParts): AnyRoute {
+  const { issuer, users, signIn, sessions, accessTokens, proofs, clock, labelAccount } = parts;
+  return defineRoute({
+    method: "POST",
+    path: PATH,
+    summary: "Sign in with name and password",
+    policy: { kind: "sign_in" },
+    dialect: problemDialect,
+    rated: true,
+    body: credentials,
+    bodyBytesMax: CREDENTIALS_BYTES_MAX,
+    answers: { 200: { description: "An access token and a refresh token.", schema: tokens } },
+    faults: ["sign_in_refused", "proof_refused", "proof_nonce_needed", "overloaded"],
+    async handle(exchange, { username, password }) {
+      const { record, clientNetwork: network } = exchange;
+      const boundTo = await provenKey(exchange, proofs);
+      const refused = async (reason: string): Promise<Fault> => {
+        await record.sessionRefused(labelAccount(username), reason);
+        return new Fault("sign_in_refused", `Cannot sign in: ${reason}`);
+      };
+      const signedIn = await signIn({ username, password, network });
+      if (!signedIn.ok) throw await refused(signedIn.reason);
+      const user = signedIn.value;
+      const { session, refreshToken } = await sessions.open({ userId: user.id, network, boundTo });
+      if (await readStandingAccount(users, user, password) === undefined) {
+        await sessions.end(session);
+        throw await refused("changed_meanwhile");
+      }
+      const issued = await accessTokens.issue({
+        subject: user.id,
+        session: session.id,
+        scope: null,
+        boundTo,
+      });
+      record.identify({
+        issuer,
+        subject: user.id,
+        team: user.team,
+        credential: issued.id,
+      });
+      // Durable before the tokens leave: no session without its record.
+      await record.sessionStarted(inSeconds(session.expiresAtMs));
+      return {
+        status: 200,
+        body: {
+          access_token: issued.token,
+          token_type: boundTo === null ? "Bearer" : "DPoP",
+          expires_in: accessTokens.ttlSeconds,
+          refresh_token: refreshToken,
+          refresh_expires_in: inSeconds(session.expiresAtMs - clock.now()),
+        },
+      };
+    },
+  });
+}
+
+/** The thumbprint of the key that is proved; null where no proof was sent. Before the password, which costs more. */
+async function provenKey({ request, answerHeaders }: Exchange, proofs: DpopProofs): Promise<string | null> {
+  const proof = request.headers.get("dpop");
+  if (proof === null) return null;
+  // RFC 9449 §8.2.
+  answerHeaders["DPoP-Nonce"] = proofs.nonce();
+  const proved = await proofs.verify(proof, { method: "POST", path: PATH }, undefined);
+  if (proved.ok) return proved.value;
+  const { reason } = proved;
+  const needsNonce = reason === "proof_nonce_missing" || reason === "proof_nonce_wrong";
+  throw new Fault(needsNonce ? "proof_nonce_needed" : "proof_refused", `Cannot accept a proof: ${reason}`);
+}

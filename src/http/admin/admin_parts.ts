@@ -1,0 +1,27 @@
+// Admin parts: what the routes need that look after people, programs, roles, teams and keys.
+import type { RoleBook } from "../../access/role_book.ts";
+import type { ApiKeys } from "../../identity/api_keys.ts";
+import type { Clients } from "../../identity/clients.ts";
+import type { Sessions } from "../../identity/sessions.ts";
+import type { SignIn } from "../../identity/sign_in.ts";
+import type { SigningKeys } from "../../identity/signing_keys.ts";
+import type { Teams } from "../../identity/teams.ts";
+import type { Users } from "../../identity/users.ts";
+import type { Clock } from "../../time/clock.ts";
+
+/** The parts. */
+export interface AdminParts {
+  /** What our own tokens have in `iss`: the issuer of every account of this server. */
+  readonly issuer: string;
+  readonly users: Users;
+  readonly teams: Teams;
+  readonly clients: Clients;
+  readonly sessions: Sessions;
+  readonly signIn: SignIn;
+  readonly apiKeys: ApiKeys;
+  readonly roleBook: RoleBook;
+  readonly signingKeys: SigningKeys;
+  readonly clock: Clock;
+  /** A keyed pseudonym of an account's name, for the audit trail. */
+  readonly labelAccount: (username: string) => string;
+}

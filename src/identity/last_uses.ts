@@ -1,0 +1,118 @@
+// Last uses: when something was used, noted at once and written in the background, so that no request waits for it or fails with it.
+import type { JsonValue } from "../encoding/canonical_json.ts";
+import type { RecordStore } from "../store/record_store.ts";
+import type { Clock } from "../time/clock.ts";
+import type { SealedTable } from "../vault/sealed_store.ts";
+
+/** When the things of one table were last used. Whoever opens it makes and deletes the records; here they change. */
+export interface LastUses {
+  /**
+   * It is used now. Synchronous, and never throws.
+   *
+   * @param key of its record
+   * @param expiresAtMs the lifetime of its record
+   */
+  note(key: string, expiresAtMs: number): void;
+  /** Milliseconds since 1970; null for never. Knows what is not written yet. */
+  read(key: string): Promise<number | null>;
+  /** Writes what is not written yet. Throws Fault `unavailable` when the store fails; nothing is forgotten then. */
+  flush(): Promise<void>;
+}
+
+/** The record of something that was never used. */
+export const NEVER_USED: JsonValue = { lastUsedAtMs: null };
+
+/** Between two writes of one record. */
+const WRITE_EVERY_MS = 60_000;
+
+interface Use {
+  atMs: number;
+  writtenAtMs: number | null;
+  /** By the monotonic clock. */
+  nextWriteMs: number;
+  expiresAtMs: number;
+}
+
+/** @param usesMax of so many things the last use is in memory */
+export function openLastUses(options: {
+  readonly store: RecordStore;
+  readonly table: SealedTable;
+  readonly clock: Clock;
+  readonly usesMax: number;
+}): LastUses {
+  const { store, table, clock, usesMax } = options;
+  const uses = new Map<string, Use>();
+  const pending = new Set<string>();
+  let writing: Promise<void> | undefined;
+
+  async function write(key: string, use: Use): Promise<void> {
+    const { atMs, expiresAtMs } = use;
+    if (atMs === use.writtenAtMs) return;
+    const record = await table.read(key);
+    if (record === undefined) {
+      uses.delete(key);
+      return;
+    }
+    const change = await table.changeOf(key, { lastUsedAtMs: atMs }, {
+      expects: record.version,
+      lifetime: { expiresAtMs },
+    });
+    // Where it is refused, the record was deleted meanwhile or another process noted a use: nothing is owed.
+    await store.write([change]);
+    use.writtenAtMs = atMs;
+  }
+
+  async function writePending(): Promise<void> {
+    try {
+      for (const key of pending) {
+        const use = uses.get(key);
+        if (use !== undefined) await write(key, use);
+        pending.delete(key);
+      }
+    } catch {
+      // What is pending stays so: it is tried again with the next one, and `flush` says whether the store fails.
+    } finally {
+      writing = undefined;
+    }
+  }
+
+  /** The oldest goes, unless it is not written yet: then it is written, and there is room a little later. */
+  function makeRoom(): boolean {
+    for (const [key, use] of uses) {
+      uses.delete(key);
+      if (use.atMs === use.writtenAtMs) return true;
+      uses.set(key, use);
+      pending.add(key);
+      writing ??= writePending();
+      return false;
+    }
+    return true;
+  }
+
+  return {
+    note(key, expiresAtMs) {
+      const nowMs = clock.monotonic();
+      let use = uses.get(key);
+      if (use === undefined) {
+        if (uses.size >= usesMax && !makeRoom()) return;
+        use = { atMs: 0, writtenAtMs: null, nextWriteMs: nowMs, expiresAtMs };
+        uses.set(key, use);
+      }
+      use.atMs = clock.now();
+      if (nowMs < use.nextWriteMs) return;
+      use.nextWriteMs = nowMs + WRITE_EVERY_MS;
+      pending.add(key);
+      writing ??= writePending();
+    },
+    async read(key) {
+      const use = uses.get(key);
+      if (use !== undefined) return use.atMs;
+      const { lastUsedAtMs } = (await table.get(key) ?? {}) as Record<string, JsonValue>;
+      return typeof lastUsedAtMs === "number" ? lastUsedAtMs : null;
+    },
+    async flush() {
+      await writing;
+      for (const [key, use] of uses) await write(key, use);
+    },
+  };
+}

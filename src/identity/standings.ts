@@ -1,0 +1,46 @@
+// Standings: what the gate has to know of an account at every request, kept at hand and forgotten when it changes.
+
+/** An account at this moment. */
+export interface Standing {
+  readonly kind: "user" | "client";
+  readonly team: string;
+  readonly roles: readonly string[];
+  /** False: disabled. */
+  readonly active: boolean;
+}
+
+/** Standings by the ids of accounts. */
+export interface Standings {
+  /** What is at hand, without waiting; undefined where it has to be loaded. */
+  known(subject: string): Standing | undefined;
+  /** From the store; undefined for an account that does not exist. */
+  load(subject: string): Promise<Standing | undefined>;
+  /** The account was changed: the next request asks the store. */
+  forget(subject: string): void;
+}
+
+const KNOWN_MAX = 100_000;
+
+/** @param read the standing of one account as the store has it */
+export function openStandings(read: (subject: string) => Promise<Standing | undefined>): Standings {
+  // Insertion order is age: the oldest goes first.
+  const known = new Map<string, Standing>();
+  // What was read before a change must not be kept after it.
+  let changes = 0;
+  return {
+    known: (subject) => known.get(subject),
+    async load(subject) {
+      const before = changes;
+      const standing = await read(subject);
+      if (standing !== undefined && before === changes) {
+        known.set(subject, standing);
+        if (known.size > KNOWN_MAX) known.delete(known.keys().next().value ?? "");
+      }
+      return standing;
+    },
+    forget(subject) {
+      changes++;
+      known.delete(subject);
+    },
+  };
+}

@@ -1,0 +1,46 @@
+// Identity under test: all of its parts as the server assembles them, over a store in memory and a clock moved by hand.
+import { type Identity, openIdentity } from "../../src/assembly/identity.ts";
+import type { Opened } from "../../src/assembly/trust.ts";
+import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
+import { parseConfig } from "../../src/config/config.ts";
+import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import { openLog } from "../../src/telemetry/log.ts";
+import { openKeyRing } from "../../src/vault/key_ring.ts";
+import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { type ManualClock, manualClock } from "./manual_clock.ts";
+
+export const ISSUER = "https://ai.example.com";
+
+/** The parts; `close` ends what they hold. */
+export interface IdentityUnderTest extends Identity {
+  readonly clock: ManualClock;
+  close(): Promise<void>;
+}
+
+/** @param variables settings besides the public address */
+export async function openIdentityUnderTest(
+  variables: Readonly<Record<string, string>> = {},
+): Promise<IdentityUnderTest> {
+  const clock = manualClock();
+  const parsed = parseConfig({
+    variables: { PORTCULLIS_PUBLIC_URL: ISSUER, ...variables },
+    file: undefined,
+    cores: 2,
+    storeExists: () => false,
+  });
+  if (!parsed.ok) throw new Error(JSON.stringify(parsed.mistakes));
+  const store = openMemoryRecordStore(clock);
+  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const log = openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) });
+  const opened: Opened = [];
+  const trust = { store, keyRing, trail: memoryAuditTrail() };
+  const identity = await openIdentity(trust, parsed.config, clock, log, opened);
+  return {
+    ...identity,
+    clock,
+    async close() {
+      while (opened.length > 0) await opened.pop()?.();
+      await log.flush();
+    },
+  };
+}
