@@ -104,6 +104,7 @@ export async function openIdentity(
     accessTokens,
     apiKeys,
     externalTokens,
+    revocations,
     standings,
     proofs,
     grantsOf: (team, roles) => roleBook.grantsOf(team, roles),

@@ -184,10 +184,11 @@ export function openApiKeys(options: {
       const { text, hash } = makeText(id);
       const record: ApiKeyRecord = { ...order, id, createdAtMs, secret: keepSecret(hash) };
       const use = await useTable.changeOf(useKeyOf(record), NEVER_USED, { lifetime: lifetimeOf(record) });
+      const key = await shown(record);
       if (!await write([await changeOf(record, "nothing"), use], [id])) {
         throw new Fault("internal", "Cannot create an API key: its id is taken");
       }
-      return { key: await shown(record), text };
+      return { key, text };
     },
     verify(text) {
       if (!KEY_TEXT.test(text)) return no("key_malformed");
@@ -215,8 +216,9 @@ export function openApiKeys(options: {
       const { text, hash } = makeText(id);
       const secret = replaceSecret(standing.value.secret, hash, clock.now(), graceSeconds);
       const record = { ...standing.value, secret };
-      if (!await write([await changeOf(record, found.version)], [id])) return undefined;
-      return { key: await shown(record), text };
+      // Before the write: behind it nothing may fail, or nobody would ever see the new secret.
+      const key = await shown(record);
+      return await write([await changeOf(record, found.version)], [id]) ? { key, text } : undefined;
     },
     async remove({ value, version }) {
       return await write([

@@ -8,6 +8,7 @@ import type { AccessTokenClaims, AccessTokens, TokenRefusal } from "./access_tok
 import { API_KEY_PREFIX, type ApiKeyRefusal, type ApiKeys } from "./api_keys.ts";
 import type { DpopProofs, DpopRefusal } from "./dpop_proof.ts";
 import type { ExternalIdentity, ExternalRefusal, ExternalTokens } from "./oidc/external_tokens.ts";
+import type { Revocations } from "./revocation.ts";
 import type { Standing, Standings } from "./standings.ts";
 import { parseJws } from "./strict_jws.ts";
 
@@ -48,6 +49,7 @@ export interface AuthenticateParts {
   readonly accessTokens: AccessTokens;
   readonly apiKeys: ApiKeys;
   readonly externalTokens: readonly ExternalTokens[];
+  readonly revocations: Revocations;
   readonly standings: Standings;
   readonly proofs: DpopProofs;
   /** What roles give in a team. */
@@ -143,6 +145,7 @@ async function recogniseKey(
 
 function recogniseExternal(parts: AuthenticateParts, claims: ExternalIdentity): Recognised {
   const { issuer, subject, team, roles, tokenId, expiresAtSeconds, boundTo } = claims;
+  if (parts.revocations.isRevoked(externalTokenName(issuer, tokenId))) return no("revoked");
   return ok({
     issuer,
     subject,
@@ -153,6 +156,11 @@ function recogniseExternal(parts: AuthenticateParts, claims: ExternalIdentity): 
     scope: foreignScope(claims.scope),
     credential: { kind: "access_token", id: tokenId, expiresAtSeconds, session: null, boundTo },
   });
+}
+
+/** The name of an external token among the revoked: its `jti` is its issuer's to choose, and could be one of ours. */
+export function externalTokenName(issuer: string, tokenId: string): string {
+  return `${issuer} ${tokenId}`;
 }
 
 /**

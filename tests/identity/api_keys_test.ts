@@ -477,6 +477,17 @@ Deno.test("ASVS V16.5.3: a key that is not at hand is a fault when the store fai
   await keys.flush();
 });
 
+Deno.test("a rotation that was written is always shown: nothing is read behind the write", async () => {
+  const { keys, order, state } = await openKeys();
+  const { key } = await keys.create(order);
+  const kept = await found(keys, key.id);
+  state.beforeWrite = () => Promise.resolve(void (state.failsReads = true));
+  const rotated = await keys.rotate(kept, 0);
+  state.failsReads = false;
+  strictEqual(await verdict(keys, rotated?.text ?? ""), "ok");
+  await keys.flush();
+});
+
 Deno.test("refused texts are no uses", async () => {
   const { keys, order, clock } = await openKeys();
   const { key, text } = await keys.create(order);

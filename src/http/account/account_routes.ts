@@ -7,6 +7,7 @@ import { loginRoute } from "./login_route.ts";
 import { passwordRoute } from "./password_route.ts";
 import { sessionRoutes } from "./session_routes.ts";
 
+/** What the routes need. */
 export type { AccountParts } from "./account_parts.ts";
 
 /** Every route below `/v1/auth` and `/v1/keys`. */

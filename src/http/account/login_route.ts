@@ -23,7 +23,7 @@ const tokens = z.strictObject({
   access_token: z.string().describe("A JWT (RFC 9068). Send it as Authorization: token_type."),
   token_type: z.enum(["Bearer", "DPoP"]),
   expires_in: z.int().describe("Seconds."),
-  refresh_token: z.string().describe("For POST /v1/oauth/token; each can be used once."),
+  refresh_token: z.string().describe("For POST /oauth2/token; each can be used once."),
   refresh_expires_in: z.int().describe("Seconds."),
 });
 

@@ -1,6 +1,7 @@
 // Session routes: sign out, see where one is signed in, and sign out there.
 import { z } from "@hono/zod-openapi";
 import { Fault } from "../../faults/fault.ts";
+import { externalTokenName } from "../../identity/authenticate.ts";
 import { accountResource, idInPath } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
 import { problemDialect } from "../problem.ts";
@@ -12,7 +13,7 @@ import type { AccountParts } from "./account_parts.ts";
 const common = { dialect: problemDialect, rated: true } as const;
 const END = { kind: "action", action: "session:end" } as const;
 
-/** For so long after its end an external token may still pass. Its `jti` is its issuer's to choose, so it is told apart from ours. */
+/** For so long after its end an external token may still pass. */
 const LEEWAY_MS_MAX = 60_000;
 
 const endedSchema = z.strictObject({ ended: z.int().describe("How many sessions there were.") });
@@ -114,7 +115,10 @@ function logoutRoute({ sessions, revocations }: AccountParts): AnyRoute {
       // A token may outlive its session by a little.
       if (session !== undefined) await sessions.end(session);
       else if (principal.kind !== "external") await revocations.revoke(id, expiresAtSeconds * 1000);
-      else await revocations.revoke(`${principal.issuer} ${id}`, expiresAtSeconds * 1000 + LEEWAY_MS_MAX);
+      else {await revocations.revoke(
+          externalTokenName(principal.issuer, id),
+          expiresAtSeconds * 1000 + LEEWAY_MS_MAX,
+        );}
       return { status: 204 };
     },
   });

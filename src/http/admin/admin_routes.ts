@@ -13,6 +13,7 @@ import { userRoutes } from "./user_routes.ts";
 import { userSessionRoutes } from "./user_session_routes.ts";
 import { writeRoleRoute } from "./write_role_route.ts";
 
+/** What the routes need. */
 export type { AdminParts } from "./admin_parts.ts";
 
 /** Every route below `/v1/users`, `/v1/clients`, `/v1/roles`, `/v1/teams` and `/v1/signing-keys`. */

@@ -53,12 +53,13 @@ export function decodeFormText(text: string): Outcome<string, "malformed"> {
 
 /** The parameters that have a value. */
 function parseParameters(body: string): Map<string, string> {
-  const pairs = body.split("&", PARAMETERS_MAX + 1).filter((pair) => pair !== "");
+  const pairs = body.split("&", PARAMETERS_MAX + 1);
   if (pairs.length > PARAMETERS_MAX) {
     throw invalid("it has too many parameters", `The body has more than ${PARAMETERS_MAX} parameters.`);
   }
   const parameters = new Map<string, string>();
   for (const pair of pairs) {
+    if (pair === "") continue;
     const equals = pair.indexOf("=");
     const name = decodeFormText(equals === -1 ? pair : pair.slice(0, equals));
     const value = decodeFormText(equals === -1 ? "" : pair.slice(equals + 1));

@@ -59,7 +59,7 @@ function isOf(found: FoundToken, client: Client | undefined): boolean {
   const issuedTo = found.kind === "access_token" ? found.claims.clientId : OWN_CLIENT;
   if (issuedTo === OWN_CLIENT) return client === undefined;
   if (client === undefined) throw clientRefused("not_authenticated");
-  return true;
+  return issuedTo === client.id;
 }
 
 /** Ends it. The record is durable before. */

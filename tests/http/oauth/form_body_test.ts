@@ -55,6 +55,7 @@ for (
       `a=1&${Array.from({ length: 32 }, (_, index) => `x${index}=1`).join("&")}`,
       /more than 32/,
     ],
+    ["a parameter behind more than thirty-two that are empty", `${"&".repeat(32)}a=1`, /more than 32/],
     ["a required parameter that is not there", "b=1", /^The parameter a is missing\.$/],
     ["a required parameter without a value", "a=", /^The parameter a is missing\.$/],
     ["an empty body", "", /^The parameter a is missing\.$/],
