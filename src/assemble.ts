@@ -19,7 +19,7 @@ import { canonicalJson } from "./encoding/canonical_json.ts";
 import { parseAddressRange } from "./encoding/ip_address.ts";
 import type { EngineTable } from "./engines/engine_table.ts";
 import type { Upstream } from "./engines/upstream/upstream.ts";
-import { toFault } from "./faults/fault.ts";
+import { Fault, toFault } from "./faults/fault.ts";
 import { type App, type AppParts, createApp, routeTable } from "./http/app.ts";
 import { challenges } from "./http/challenge.ts";
 import { openInferenceDoor } from "./http/inference_door.ts";
@@ -28,6 +28,7 @@ import { standardHeaders } from "./http/middleware/standard_headers.ts";
 import { openTensorDescriptions } from "./http/oip/tensor_descriptions.ts";
 import { newGenerationId } from "./http/openai/generation_parts.ts";
 import type { AnyRoute } from "./http/route.ts";
+import { checkPassword, PASSWORD_WORDS } from "./identity/password_rules.ts";
 import { DEFAULT_TEAM } from "./identity/teams.ts";
 import type { Users } from "./identity/users.ts";
 import { openRunInference } from "./inference/run_inference.ts";
@@ -235,6 +236,11 @@ async function ensureFirstUser(
       log.write("warn", "settings.admin_password_not_used", { reason: "the user exists already" });
     }
     return undefined;
+  }
+  const checked = configured === undefined ? undefined : await checkPassword(configured, FIRST_USER);
+  if (checked?.ok === false) {
+    const words = PASSWORD_WORDS[checked.reason];
+    throw new Fault("unavailable", `Cannot make the first user with PORTCULLIS_ADMIN_PASSWORD: ${words}`);
   }
   const password = configured ?? encodeBase64url(crypto.getRandomValues(new Uint8Array(18)));
   const user = await users.create({ username: FIRST_USER, password, roles: ["admin"], team: DEFAULT_TEAM });

@@ -1,5 +1,4 @@
 // Password rules: which passwords an account may be given, by length and by what guessers try first (ASVS V6.2).
-import { dictionary } from "@zxcvbn-ts/language-common";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 
 /** Why a password is refused. */
@@ -35,38 +34,46 @@ const RUNS = [
   "1qaz2wsx3edc4rfv5tgb6yhn7ujm",
 ];
 
-// About 50,000 passwords that were leaked most often, in lower case. The set is built at the first use: 15 ms and 1.3 MB,
-// beside the 5 MB of the list itself.
-let common: ReadonlySet<string> | undefined;
+// About 50,000 passwords that were leaked most often, in lower case. Loaded at the first use, for it takes some 20 MB and a
+// server may run for months without anybody being given a password.
+let common: Promise<ReadonlySet<string>> | undefined;
+
+async function loadCommon(): Promise<ReadonlySet<string>> {
+  const { dictionary } = await import("@zxcvbn-ts/language-common");
+  return new Set(dictionary["passwords-common"]);
+}
 
 /**
  * Whether an account may have a password. Any mix of characters may be chosen (ASVS V6.2.5), and the password itself is
  * neither cut nor folded: lower case is only for the comparison.
  */
-export function checkPassword(password: string, username: string): Outcome<true, PasswordRefusal> {
+export async function checkPassword(
+  password: string,
+  username: string,
+): Promise<Outcome<true, PasswordRefusal>> {
   // UTF-8 has no lone surrogates: all of them would become the same character, and passwords that differ the same bytes.
   if (!password.isWellFormed()) return no("not_well_formed");
   const length = countCharacters(password);
   if (length < PASSWORD_CHARACTERS_MIN) return no("too_short");
   if (length > PASSWORD_CHARACTERS_MAX) return no("too_long");
   const lower = password.toLowerCase();
-  if (isCommon(lower)) return no("common");
+  common ??= loadCommon();
+  if (isCommon(lower, await common)) return no("common");
   return isLikeName(lower, username.toLowerCase()) ? no("like_name") : ok(true);
 }
 
-function isCommon(lower: string): boolean {
+function isCommon(lower: string, common: ReadonlySet<string>): boolean {
   const length = countCharacters(lower);
   const cores = [
     lower.replace(/^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$/gu, ""),
     lower.replace(/^\P{L}+|\P{L}+$/gu, ""),
   ];
-  return isSimple(lower) ||
-    cores.some((core) => length - countCharacters(core) <= AROUND_MAX && isSimple(core));
+  return isSimple(lower, common) ||
+    cores.some((core) => length - countCharacters(core) <= AROUND_MAX && isSimple(core, common));
 }
 
 /** Whether a text is a common password, a run, or a common password or a few characters over and over. */
-function isSimple(lower: string): boolean {
-  common ??= new Set(dictionary["passwords-common"]);
+function isSimple(lower: string, common: ReadonlySet<string>): boolean {
   if (common.has(lower) || isRun(lower)) return true;
   const characters = [...lower];
   for (let period = 1; period <= characters.length / 2; period++) {

@@ -39,6 +39,8 @@ export interface Attempt {
   succeeded(): void;
   /** It was wrong, or nobody knows: it stays counted. */
   failed(): void;
+  /** Nobody looked at the password: it counts no more, unless another attempt of the pair came since. */
+  withdrawn(): void;
 }
 
 /** Decides which attempts to sign in are let through. */
@@ -96,7 +98,8 @@ export function openLockout(clock: Clock, settings: LockoutSettings = LOCKOUT_DE
 
       const before = pair === undefined || isForgotten(pair, nowMs) ? 0 : pair.failures;
       const failures = before + 1;
-      pairs.set(key, { account, failures, openAtMs: nowMs + delayMs(failures, settings) });
+      const taken: Pair = { account, failures, openAtMs: nowMs + delayMs(failures, settings) };
+      pairs.set(key, taken);
       if (ceiling !== undefined) {
         ceiling.arrival = decideRate(rate, ceiling.arrival, nowMs).arrival;
         ceilings.set(account, ceiling);
@@ -115,6 +118,14 @@ export function openLockout(clock: Clock, settings: LockoutSettings = LOCKOUT_DE
           },
           failed() {
             isSettled = true;
+          },
+          withdrawn() {
+            if (isSettled) return;
+            isSettled = true;
+            if (ceiling !== undefined) ceiling.arrival -= rate.windowMs;
+            if (pairs.get(key) !== taken) return;
+            if (pair === undefined) pairs.delete(key);
+            else pairs.set(key, pair);
           },
         },
       };

@@ -100,8 +100,13 @@ Deno.test("a read that fails is told to who asked, and nothing is kept", async (
 });
 
 Deno.test("a hundred thousand standings are at hand at most; the one that was read first goes first", async () => {
-  const standings = openStandings(() => Promise.resolve(standing()));
+  const standings = openStandings((subject) =>
+    Promise.resolve(subject === "usr_none" ? undefined : standing())
+  );
   for (let at = 0; at < 100_000; at++) await standings.load(`usr_${at}`);
+  deepStrictEqual(standings.known("usr_0"), standing());
+  // Who does not exist takes no room.
+  await standings.load("usr_none");
   deepStrictEqual(standings.known("usr_0"), standing());
   await standings.load("usr_100000");
   strictEqual(standings.known("usr_0"), undefined);

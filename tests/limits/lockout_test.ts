@@ -411,3 +411,26 @@ Deno.test("who waits as long as was said gets through, and who comes a milliseco
     ),
   );
 });
+
+Deno.test("an attempt that is withdrawn counts no more, for the pair and for the ceiling, unless another came since", () => {
+  const clock = manualClock();
+  const settings = { ...LOCKOUT_DEFAULTS, ceiling: { quota: 6, windowMs: 60_000 } };
+  const lockout = openLockout(clock, settings);
+  const take = () => {
+    const taken = lockout.take("ada", "network", false);
+    ok(taken.ok, "it has to wait");
+    return taken.attempt;
+  };
+  for (let failure = 0; failure < 3; failure++) take().failed();
+  for (let again = 0; again < 20; again++) take().withdrawn();
+  const fourth = take();
+  strictEqual(lockout.take("ada", "network", false).ok, false, "the fourth is followed by a delay");
+  fourth.withdrawn();
+  fourth.withdrawn();
+  const other = take();
+  clock.advance(1000);
+  const fifth = take();
+  other.withdrawn(); // another came since: both stay counted
+  fifth.failed();
+  deepStrictEqual(lockout.take("ada", "network", true), { ok: false, retryAfterMs: 2000 });
+});

@@ -44,7 +44,7 @@ export function passwordRoute(parts: AccountParts): AnyRoute {
       const account = (await users.read(subject))?.value;
       if (account === undefined) throw objectNotFound("the caller's account is gone");
       const { username } = account;
-      const checked = checkPassword(next, username);
+      const checked = await checkPassword(next, username);
       if (!checked.ok) throw fieldRefused("/new_password", PASSWORD_WORDS[checked.reason]);
 
       // As at sign-in, so that a stolen token is no way to guess the password faster.

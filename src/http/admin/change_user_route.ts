@@ -81,7 +81,7 @@ async function requireFitting(
     requireGivableRoles(roleBook, principal, team, roles ?? user.roles);
   }
   if (password !== undefined) {
-    const checked = checkPassword(password, user.username);
+    const checked = await checkPassword(password, user.username);
     if (!checked.ok) throw fieldRefused("/password", PASSWORD_WORDS[checked.reason]);
   }
 }

@@ -42,7 +42,7 @@ export function createUserRoute(parts: AdminParts): AnyRoute {
       requireAccess(principal, "user:write", teamResource(team));
       if (await teams.read(team) === undefined) throw fieldRefused("/team", "is no team");
       requireGivableRoles(roleBook, principal, team, roles);
-      const checked = checkPassword(password, username);
+      const checked = await checkPassword(password, username);
       if (!checked.ok) throw fieldRefused("/password", PASSWORD_WORDS[checked.reason]);
       await exchange.record.changing(
         "user:write",

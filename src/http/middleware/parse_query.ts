@@ -11,7 +11,7 @@ import { Fault } from "../../faults/fault.ts";
 export function parseQuery(schema: z.ZodType, url: string): unknown {
   const values: Record<string, string> = Object.create(null);
   const start = url.indexOf("?");
-  for (const [name, value] of new URLSearchParams(start === -1 ? "" : url.slice(start + 1))) {
+  for (const [name, value] of new URLSearchParams(start === -1 ? "" : url.slice(start))) {
     if (name in values) {
       throw new Fault("request_invalid", "Cannot accept a query: a parameter is repeated", {
         detail: "A query parameter is repeated.",
