@@ -11,7 +11,7 @@ import { Fault } from "../faults/fault.ts";
  */
 export function requireAccess(principal: Principal, action: Action, resource?: Resource): void {
   const decision = decide(principal, action, resource);
-  if (!decision.ok) throw refusal(action, decision.reason);
+  if (!decision.ok) throw refusal(principal, action, decision.reason);
 }
 
 /** What the caller is told of an object that is not there, or not there for them. */
@@ -21,19 +21,22 @@ export function objectNotFound(reason: string): Fault {
   });
 }
 
-function refusal(action: Action, reason: AccessRefusal): Fault {
+function refusal({ credential }: Principal, action: Action, reason: AccessRefusal): Fault {
+  const challenge = { scopeNeeded: action, scheme: credential.boundTo === null ? "Bearer" : "DPoP" } as const;
   switch (reason) {
     case "hidden":
       return objectNotFound("it is hidden from the caller");
     case "scope_lacks_action":
-      return new Fault("scope_insufficient", `Cannot allow ${action}: the credential's scope lacks it`, {
-        scopeNeeded: action,
-      });
+      return new Fault(
+        "scope_insufficient",
+        `Cannot allow ${action}: the credential's scope lacks it`,
+        challenge,
+      );
     case "role_lacks_action":
-      return new Fault("forbidden", `Cannot allow ${action}: ${reason}`, { scopeNeeded: action });
+      return new Fault("forbidden", `Cannot allow ${action}: ${reason}`, challenge);
     case "not_on_this":
       return new Fault("forbidden", `Cannot allow ${action}: not on this object`, {
-        scopeNeeded: action,
+        ...challenge,
         detail: "You may see this object, and not do this with it.",
       });
   }

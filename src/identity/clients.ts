@@ -105,15 +105,6 @@ export function openClients(options: {
     return found && { value: parseClientRecord(id, found.value), version: found.version };
   }
 
-  /** For whoever joins a team: it stays until they are in it. */
-  async function holdTeam(id: string): Promise<RecordChange> {
-    const team = await teams.read(id);
-    if (team !== undefined) return await teams.touch(team);
-    throw new Fault("conflict", "Cannot put a client into a team: there is none of that id", {
-      detail: "There is no such team.",
-    });
-  }
-
   /** Whatever becomes of the write, what the gate has at hand is asked for anew. */
   async function write(id: string, changes: readonly RecordChange[]): Promise<boolean> {
     try {
@@ -142,7 +133,7 @@ export function openClients(options: {
       };
       const change = await table.changeOf(id, clientRecord(record), { expects: "nothing" });
       // The id is new: only the team can be changed, by somebody else who got on, so this comes to an end.
-      while (!await write(id, [change, await holdTeam(team)]));
+      while (!await write(id, [change, await teams.hold(team)]));
       return { client: shown(record), secret };
     },
     async read(id) {
@@ -160,7 +151,9 @@ export function openClients(options: {
         const { name, roles, disabled } = next;
         const record = { ...standing.value, name, team: next.team, roles, keys, disabled };
         const change = await table.changeOf(id, clientRecord(record), { expects: found.version });
-        if (await write(id, next.team === team ? [change] : [change, await holdTeam(next.team)])) return true;
+        if (await write(id, next.team === team ? [change] : [change, await teams.hold(next.team)])) {
+          return true;
+        }
         // It was changed, or only the team was, by somebody else who got on: the next round tells.
       }
     },

@@ -32,10 +32,10 @@ export interface Teams {
    */
   remove(found: Kept<Team>): Promise<boolean>;
   /**
-   * Part of every write that puts somebody into a team: the team as it is, in another version. It holds as long as the
-   * team was neither removed nor changed since `found` was read.
+   * Part of every write that puts somebody into a team: the team as it is, in another version, so that it can neither be
+   * removed nor changed before that is written. Throws Fault `conflict` when there is none.
    */
-  touch(found: Kept<Team>): Promise<RecordChange>;
+  hold(id: string): Promise<RecordChange>;
 }
 
 /** 1 to 32 of lower-case letters, digits and hyphens; no hyphen at either end. */
@@ -61,13 +61,13 @@ export async function openTeams(options: {
     return table.changeOf(found.value.id, record, { expects: found.version });
   };
 
+  async function read(id: string): Promise<Kept<Team> | undefined> {
+    const record = TEAM_PATTERN.test(id) ? await table.read(id) : undefined;
+    return record === undefined ? undefined : { value: parseTeam(id, record.value), version: record.version };
+  }
+
   return {
-    async read(id) {
-      const record = TEAM_PATTERN.test(id) ? await table.read(id) : undefined;
-      return record === undefined
-        ? undefined
-        : { value: parseTeam(id, record.value), version: record.version };
-    },
+    read,
     list: async (page) => (await table.list(page)).map(({ key, value }) => parseTeam(key, value)),
     async create(team) {
       if (!TEAM_PATTERN.test(team.id)) {
@@ -86,7 +86,13 @@ export async function openTeams(options: {
       }
       return await store.write([await change(found, undefined)]);
     },
-    touch: (found) => change(found, found.value),
+    async hold(id) {
+      const found = await read(id);
+      if (found !== undefined) return await change(found, found.value);
+      throw new Fault("conflict", "Cannot put an account into a team: there is none of that id", {
+        detail: "There is no such team.",
+      });
+    },
   };
 }
 

@@ -92,15 +92,6 @@ export async function openUsers(options: {
     return record === undefined ? undefined : { value: parseUser(record.value), version: record.version };
   }
 
-  /** For whoever joins a team: it stays until they are in it. */
-  async function holdTeam(id: string): Promise<RecordChange> {
-    const team = await teams.read(id);
-    if (team !== undefined) return await teams.touch(team);
-    throw new Fault("conflict", "Cannot put a user into a team: there is none of that id", {
-      detail: "There is no such team.",
-    });
-  }
-
   /** Whatever becomes of the write, what the gate has at hand is asked for anew. */
   async function writeAccount(id: string, changes: readonly RecordChange[]): Promise<boolean> {
     try {
@@ -116,7 +107,7 @@ export async function openUsers(options: {
       expects: found.version,
     });
     for (;;) {
-      const changes = next.team === team ? [change] : [change, await holdTeam(next.team)];
+      const changes = next.team === team ? [change] : [change, await teams.hold(next.team)];
       if (await writeAccount(id, changes)) return true;
       const standing = await table.read(id);
       if (standing === undefined || !constantTimeEqual(standing.version, found.version)) return false;
@@ -142,7 +133,7 @@ export async function openUsers(options: {
         await names.changeOf(nameKey(username), { id }, { expects: "nothing" }),
         await table.changeOf(id, userRecord(user), { expects: "nothing" }),
       ];
-      while (!await store.write([...changes, await holdTeam(team)])) {
+      while (!await store.write([...changes, await teams.hold(team)])) {
         if (await names.get(nameKey(username)) !== undefined) {
           throw new Fault("conflict", "Cannot create a user: the name is taken", {
             detail: "The user name is taken.",

@@ -218,8 +218,7 @@ export function openObjects(send: Send, adminToken: string, team = "default"): O
       const list = await answerOf(
         await send("/v1/auth/sessions", { headers: { authorization: `Bearer ${token}` } }),
       );
-      const other = list.data.find((session: { current: boolean }) => !session.current);
-      return { id: other.id };
+      return { id: list.data.find(({ current }) => !current)?.id ?? "" };
     }),
     key: once(async () => {
       const owner = team === "default" ? {} : { owner: (await user()).id };
@@ -256,8 +255,15 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
   return () => made ??= make();
 }
 
-// deno-lint-ignore no-explicit-any
-async function answerOf(response: Response): Promise<any> {
+/** What answers hold of which calls are made. */
+interface Made {
+  readonly id: string;
+  readonly secret: string;
+  readonly access_token: string;
+  readonly data: readonly { readonly id: string; readonly current: boolean }[];
+}
+
+async function answerOf(response: Response): Promise<Made> {
   const answer = await response.json();
   ok(response.ok, `cannot make what a call needs: ${response.status} ${JSON.stringify(answer)}`);
   return answer;

@@ -42,7 +42,7 @@ Deno.test("ASVS V8.2.1: a role that lacks the action is 403 with the action that
   deepStrictEqual(told(refusalOf(principalOf(["user"]), "user:write")), {
     kind: "forbidden",
     status: 403,
-    details: { scopeNeeded: "user:write" },
+    details: { scopeNeeded: "user:write", scheme: "Bearer" },
   });
 });
 
@@ -51,7 +51,7 @@ Deno.test("ASVS V10.3.2: a scope that lacks what the roles have is said to be th
   deepStrictEqual(told(refusalOf(narrowed, "key:write", object("usr_1", "red"))), {
     kind: "scope_insufficient",
     status: 403,
-    details: { scopeNeeded: "key:write" },
+    details: { scopeNeeded: "key:write", scheme: "Bearer" },
   });
 });
 
@@ -60,7 +60,11 @@ Deno.test("who sees an object and may not do this with it is told so", () => {
   deepStrictEqual(told(refusalOf(reader, "user:write", object("usr_2", "red"))), {
     kind: "forbidden",
     status: 403,
-    details: { scopeNeeded: "user:write", detail: "You may see this object, and not do this with it." },
+    details: {
+      scopeNeeded: "user:write",
+      scheme: "Bearer",
+      detail: "You may see this object, and not do this with it.",
+    },
   });
 });
 

@@ -17,7 +17,7 @@ import { servedModelOfCard } from "../../src/registry/served_model.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import type { ModelCard } from "../../src/registry/model_card.ts";
 import { StubEngine } from "../support/app_under_test.ts";
-import { principalWith } from "../support/principal_with.ts";
+import { principalOf } from "../access/principal_of.ts";
 import { type ManualClock, manualClock } from "../support/manual_clock.ts";
 
 /** Who may see and use which model. */
@@ -64,7 +64,7 @@ export const catalog: Catalog = (() => {
 })();
 
 export function principal(...roles: string[]): Principal {
-  return principalWith(roles);
+  return principalOf(roles);
 }
 
 /** What one test drives. */

@@ -12,7 +12,7 @@ import { type App, createApp } from "../../../src/http/app.ts";
 import { openInferenceDoor } from "../../../src/http/inference_door.ts";
 import { rateTiers } from "../../../src/http/middleware/rate_tiers.ts";
 import { challenges } from "../../../src/http/challenge.ts";
-import { principalWith } from "../../support/principal_with.ts";
+import { principalOf } from "../../access/principal_of.ts";
 import { standardHeaders } from "../../../src/http/middleware/standard_headers.ts";
 import { oipRoutes } from "../../../src/http/oip/oip_routes.ts";
 import { openTensorDescriptions } from "../../../src/http/oip/tensor_descriptions.ts";
@@ -126,7 +126,7 @@ export function openOipUnderTest(
     log,
     trail,
     authenticate: ({ authorization }) =>
-      Promise.resolve(found(principalWith(authorization === null ? [] : [authorization]))),
+      Promise.resolve(found(principalOf(authorization === null ? [] : [authorization]))),
     proofs: { nonce: () => "", verify: () => Promise.reject(new Error("nobody proves anything here")) },
     challenge: challenges("http://127.0.0.1:8000"),
     rateCells: openMemoryRateCells(clock),
