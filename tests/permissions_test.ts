@@ -1,6 +1,7 @@
 // Permissions: the table is true, and the server's set is minimal.
-import { deepStrictEqual, ok } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { PROXY_VARIABLES } from "../src/config/environment.ts";
+import { goodCalls, openObjects, prepare } from "./http/good_calls.ts";
 import {
   answerBytes,
   answerJson,
@@ -163,56 +164,25 @@ const UPSTREAM_ANSWERS: Readonly<Record<string, Script>> = {
   "/v1/images/generations": answerJson({ created: 1, data: [{ b64_json: "aGk=" }] }),
 };
 
-const QUESTION = [{ role: "user", content: "hello" }];
-
-/** A body that works, for each route that takes one. */
-const BODIES: Readonly<Record<string, unknown>> = {
-  "/v1/chat/completions": { model: "behind", messages: QUESTION },
-  "/v1/completions": { model: "behind", prompt: "hello" },
-  "/v1/responses": { model: "behind", input: "hello" },
-  "/v1/messages": { model: "behind", max_tokens: 9, messages: QUESTION },
-  "/v1/messages/count_tokens": { model: "behind", messages: QUESTION },
-  "/v1/embeddings": { model: "use-lite", input: ["one", "two"] },
-  "/v1/rerank": { model: "behind", query: "one", documents: ["two"] },
-  "/v1/moderations": { model: "behind", input: "one" },
-  "/v1/audio/speech": { model: "behind", input: "one", voice: "alloy" },
-  "/v1/images/generations": { model: "behind", prompt: "one" },
-  "/v2/models/{id}/infer": { inputs: [{ name: "text", shape: [1], datatype: "BYTES", data: ["one"] }] },
-  "/v1/auth/login": { username: "admin", password: "wrong" },
-};
-
-/** The one route that takes a form. */
-function transcriptionForm(): FormData {
-  const form = new FormData();
-  form.append("model", "behind");
-  form.append("file", new File(["RIFF\0\0\0\0WAVEfmt "], "a.wav", { type: "audio/wav" }));
-  return form;
-}
-
+/** Each route that the server describes, by a call that works. */
 async function driveEveryRoute(origin: string, token: string): Promise<void> {
-  const description = await (await fetch(`${origin}/openapi.json`)).json();
-  const headers = { authorization: `Bearer ${token}` };
-  // Sign-out comes last, for the token is over then.
-  const paths = Object.entries(description.paths as Record<string, Record<string, unknown>>).sort((
-    [one],
-    [two],
-  ) => Number(one.endsWith("logout")) - Number(two.endsWith("logout")));
-  for (const [path, methods] of paths) {
-    for (const method of Object.keys(methods)) {
-      const json = BODIES[path];
-      const response = await fetch(`${origin}${path.replace("{id}", "use-lite")}`, {
-        method: method.toUpperCase(),
-        headers: json === undefined ? headers : { ...headers, "content-type": "application/json" },
-        ...(json !== undefined
-          ? { body: JSON.stringify(json) }
-          : path.endsWith("/transcriptions")
-          ? { body: transcriptionForm() }
-          : {}),
-      });
-      await response.body?.cancel();
-      const expected = path === "/v1/auth/login" ? 401 : path === "/v1/auth/logout" ? 204 : 200;
-      ok(response.status === expected, `${method} ${path} answered ${response.status}`);
-    }
+  const send = (path: string, init?: RequestInit): Promise<Response> => fetch(`${origin}${path}`, init);
+  const description = await (await send("/openapi.json")).json();
+  const names = Object.entries(description.paths as Record<string, Record<string, unknown>>).flatMap((
+    [path, methods],
+  ) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`));
+  const calls = goodCalls("use-lite", "behind");
+  for (const name of names) {
+    const good = calls[name];
+    ok(good, `${name} has no good call`);
+    // Objects of its own, for some calls delete theirs.
+    const { path, init } = await prepare(name, good, openObjects(send, token), token);
+    const response = await send(path, init);
+    strictEqual(
+      response.status,
+      good.status ?? 200,
+      `${name} answered ${response.status} ${await response.text()}`,
+    );
   }
 }
 

@@ -14,14 +14,18 @@ export function canGive(
   others: readonly Grant[],
   toTeam: string | null,
 ): boolean {
+  const reachesThere = (one: Grant, other: Grant): boolean =>
+    ACTIONS[other.action] === "model"
+      ? reachesSameCards(one, other)
+      // "team" means another team there than here.
+      : other.on !== "team" || one.on === "*" || team === toTeam;
   const covers = (by: readonly Grant[], other: Grant): boolean =>
-    by.some((one) =>
-      coversGrant(one, other) && (ACTIONS[other.action] === "model"
-        ? reachesSameCards(one, other)
-        // "team" means another team there than here.
-        : other.on !== "team" || one.on === "*" || team === toTeam)
-    );
-  return others.every((other) => covers(grants, other) && (scope === null || covers(scope, other)));
+    by.some((one) => coversGrant(one, other) && reachesThere(one, other));
+  // A model can be for one team only: what somebody may run here says nothing of what is there to be run.
+  const ownModels = (one: Grant): boolean =>
+    ACTIONS[one.action] !== "model" || one.cardRole === "admin" || team === toTeam;
+  const givable = grants.filter(ownModels);
+  return others.every((other) => covers(givable, other) && (scope === null || covers(scope, other)));
 }
 
 /** What a card opens to one role only, a grant past the cards would open too. The admin writes the roles past them. */

@@ -28,7 +28,8 @@ export const DEFAULT_CAPS: RequestCaps = {
 
 /** The caps of a caller; a custom role has those of `user`. A caller without a role has none of anything. */
 export function capsOf(principal: Principal, roleCaps: RoleCaps): RequestCaps {
-  const own = principal.roles.filter(isModelRole).map((role) => roleCaps[role]);
+  // Of those roles that run models at all: one that only reads must not lift what another one may.
+  const own = principal.roles.filter(isModelRole).filter(runsModels).map((role) => roleCaps[role]);
   if (hasCustomRole(principal)) own.push(roleCaps.user);
   const most = (name: Exclude<keyof RequestCaps, "outputTokensMax">): number =>
     Math.max(0, ...own.map((caps) => caps[name]));
@@ -40,6 +41,10 @@ export function capsOf(principal: Principal, roleCaps: RoleCaps): RequestCaps {
     imagesMax: most("imagesMax"),
     toolsMax: most("toolsMax"),
   };
+}
+
+function runsModels(role: ModelRole): boolean {
+  return BUILT_IN_ROLES.get(role)?.grants.some(({ action }) => action === "model:infer") ?? false;
 }
 
 /** A name alone is no role: it has to give something. */

@@ -264,6 +264,7 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
     await takeRates(rateCells, [rateTiers.user], caller, answerHeaders);
     requireAccess(principalOf(exchange), route.policy.action);
   }
+  const recognisedMs = parts.clock.monotonic();
   // 5, the costly part: room for the bytes, the bytes, UTF-8, JSON, strict fields. A stranger's body is not worth the work.
   held = heldBytesOf(route, announcedBytes(request, bounds));
   parts.bodyBudget.take(caller, held);
@@ -273,6 +274,11 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
       : route.body !== undefined
       ? parseFields(route.body, await readJsonBody(request, bounds))
       : undefined;
+    // 6 and 7 again, where the body took its time: rights may have been withdrawn meanwhile (ASVS V8.3.2).
+    if (route.policy.kind === "action" && parts.clock.monotonic() - recognisedMs > RECOGNISED_FOR_MS) {
+      await requirePrincipal(parts, exchange, route.dialect);
+      requireAccess(principalOf(exchange), route.policy.action);
+    }
     // 8. The handler records what it does, before it does it.
     return await route.handle(exchange, body as never);
   } finally {
@@ -305,6 +311,9 @@ function bodyBudgetOf(parts: GateParts, routes: readonly AnyRoute[]): BodyBudget
   return openBodyBudget({ bodiesBytesMax: parts.bodiesBytesMax, largestBytes });
 }
 
+/** For so long a decision holds while the body comes; whole bodies come within milliseconds. */
+const RECOGNISED_FOR_MS = 250;
+
 async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: Dialect): Promise<string> {
   const { headers, method, url } = exchange.request;
   const bare = dialect.tokenHeader === undefined ? null : headers.get(dialect.tokenHeader);
@@ -315,6 +324,7 @@ async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: D
   const outcome = await parts.authenticate({
     authorization,
     proof,
+    proved: exchange.principal?.credential.boundTo ?? null,
     method,
     path: proof === null ? "" : pathOf(url),
     address: exchange.address,

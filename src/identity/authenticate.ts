@@ -1,5 +1,6 @@
 // Authenticate: the single entrance. Whatever a request brings to prove who it is, it becomes a Principal here or nowhere.
 import { hash } from "node:crypto";
+import { isAction } from "../access/action.ts";
 import { type Grant, parseGrant } from "../access/grant.ts";
 import type { Principal } from "../access/principal.ts";
 import { type AddressBytes, rangeHolds } from "../encoding/ip_address.ts";
@@ -35,6 +36,8 @@ export interface Presented {
   readonly authorization: string | null;
   /** The `DPoP` header. */
   readonly proof: string | null;
+  /** The key that this very request has proved already: when it is looked at again, its proof has been used. */
+  readonly proved?: string | null;
   readonly method: string;
   /** As it was sent, without a query; only asked for where there is a proof. */
   readonly path: string;
@@ -164,12 +167,16 @@ export function externalTokenName(issuer: string, tokenId: string): string {
 }
 
 /**
- * Another issuer's scope narrows where it speaks of our actions. Words of other grammars (`openid`) say nothing of this
- * server: what such a token may do, its roles say alone.
+ * Another issuer's scope narrows where it speaks of our actions, also where it does so wrongly: what cannot be read gives
+ * nothing. Words of other grammars (`openid`) say nothing of this server: what such a token may do, its roles say alone.
  */
 function foreignScope(scope: string | null): readonly Grant[] | null {
-  const grants = (scope ?? "").split(" ").map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
-  return grants.length === 0 ? null : grants;
+  const words = (scope ?? "").split(" ").filter(isOurs);
+  return words.length === 0 ? null : words.map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
+}
+
+function isOurs(word: string): boolean {
+  return word.startsWith("model:") || isAction(word.split("/", 1)[0] ?? "");
 }
 
 /** Who an account of this server is at this moment; undefined where it is nobody any more. */
@@ -186,9 +193,10 @@ async function standingOf(
 async function requireProof(
   { proofs }: AuthenticateParts,
   principal: Principal,
-  { proof, method, path }: Presented,
+  { proof, proved: provedBefore, method, path }: Presented,
   credential: string,
 ): Promise<Recognised> {
+  if (typeof provedBefore === "string" && provedBefore === principal.credential.boundTo) return ok(principal);
   if (proof === null) return no("proof_missing");
   const proved = await proofs.verify(proof, { method, path }, credential);
   if (!proved.ok) return proved;

@@ -95,7 +95,8 @@ export function openRunInference(parts: InferenceParts): RunInference {
     const model = findModel(parts.catalog, principal, "model:infer", name);
     requireCapability(model, asked.task === "tensor_metadata" ? "tensor" : asked.task);
     const request = boundRequest(asked, model, parts.capsOf(principal));
-    const run = new Run(parts, underWay, model, request, context);
+    const standIns = standInsOf(model, asked, parts, principal);
+    const run = new Run(parts, underWay, [{ model, request }, ...standIns], context);
     // A model that nobody can serve now, and that no other stands in for, leaves a refusal and no intent.
     run.requireSomeEngine();
     run.takePlace();
@@ -120,7 +121,9 @@ export function openRunInference(parts: InferenceParts): RunInference {
       const answer = await run.settled(
         settlement,
         async () =>
-          settlement.answered(await run.onSomeEngine((engine, bounds) => engine.run<T>(run.request, bounds))),
+          settlement.answered(
+            await run.onSomeEngine((engine, bounds, request) => engine.run<T>(request, bounds)),
+          ),
       );
       return { model: run.model, answer, servedBy: run.trace.servedBy };
     },
@@ -130,7 +133,7 @@ export function openRunInference(parts: InferenceParts): RunInference {
       const settlement = settlementOf(run.request);
       const source = await run.settledOnFault(
         settlement,
-        () => run.onSomeEngine((engine, bounds) => engine.stream<T>(run.request, bounds)),
+        () => run.onSomeEngine((engine, bounds, request) => engine.stream<T>(request, bounds)),
       );
       return run.overseen(source, settlement);
     },
@@ -153,6 +156,12 @@ const ENGINE_FAULTS: readonly FaultKind[] = [
   "upstream_timeout",
 ];
 
+/** A model, and the request as that model may run it. */
+interface Candidate<Request extends TaskRequest> {
+  readonly model: ServedModel;
+  readonly request: Request;
+}
+
 /** One inference from its intent to its outcome. */
 class Run<Request extends TaskRequest> {
   readonly model: ServedModel;
@@ -162,8 +171,8 @@ class Run<Request extends TaskRequest> {
   readonly #context: InferenceContext;
   readonly #underWay: Set<AbortController>;
   readonly #controller = new AbortController();
-  /** The model, then those that stand in for it. */
-  readonly #candidates: readonly ServedModel[];
+  /** The model that was asked for, then those that stand in for it. */
+  readonly #candidates: readonly [Candidate<Request>, ...Candidate<Request>[]];
   readonly #startedMs: number;
   readonly #onClientLeft = (): void => this.#controller.abort();
   #release: (() => void) | undefined;
@@ -173,17 +182,16 @@ class Run<Request extends TaskRequest> {
   constructor(
     parts: InferenceParts,
     underWay: Set<AbortController>,
-    model: ServedModel,
-    request: Request,
+    candidates: readonly [Candidate<Request>, ...Candidate<Request>[]],
     context: InferenceContext,
   ) {
     this.#parts = parts;
     this.#underWay = underWay;
-    this.model = model;
-    this.request = request;
+    this.model = candidates[0].model;
+    this.request = candidates[0].request;
     this.#context = context;
     this.#startedMs = parts.clock.monotonic();
-    this.#candidates = [model, ...standInsOf(model, request, parts.catalog, context.principal)];
+    this.#candidates = candidates;
   }
 
   takePlace(): void {
@@ -203,27 +211,29 @@ class Run<Request extends TaskRequest> {
 
   requireSomeEngine(): void {
     const { engines } = this.#parts;
-    if (this.#candidates.some(({ id }) => engines.get(id)?.state() === "ready")) return;
+    if (this.#candidates.some(({ model }) => engines.get(model.id)?.state() === "ready")) return;
     throw notReady(this.model);
   }
 
   /** Tries the model, then those that stand in for it. Each change of model is on record before it happens. */
-  async onSomeEngine<Value>(attempt: (engine: Engine, bounds: RunBounds) => Promise<Value>): Promise<Value> {
+  async onSomeEngine<Value>(
+    attempt: (engine: Engine, bounds: RunBounds, request: Request) => Promise<Value>,
+  ): Promise<Value> {
     const { signal } = this.#controller;
     const bounds = { signal, deadlineMs: this.#context.deadlineMs, trace: this.trace };
     let last: Fault | undefined;
-    for (const [index, candidate] of this.#candidates.entries()) {
-      const engine = this.#parts.engines.get(candidate.id);
+    for (const [index, { model, request }] of this.#candidates.entries()) {
+      const engine = this.#parts.engines.get(model.id);
       if (engine?.state() !== "ready") continue;
       if (index > 0) {
         await this.#context.record.inferenceRerouted(
           this.model.id,
-          candidate.id,
+          model.id,
           FAULT_TABLE[(last ?? notReady(this.model)).kind].code,
         );
       }
       try {
-        return await attempt(engine, bounds);
+        return await attempt(engine, bounds, request);
       } catch (thrown) {
         last = toFault(thrown);
         if (!ENGINE_FAULTS.includes(last.kind) || isSpent(this.request)) throw thrown;
@@ -314,22 +324,32 @@ class Run<Request extends TaskRequest> {
   }
 }
 
-/** The models that stand in for another: of the same capability, and open to the caller as well. */
-function standInsOf(
+/**
+ * The models that stand in for another: of the same capability, open to the caller as well, and allowed by their own settings
+ * to run what was asked.
+ */
+function standInsOf<Request extends TaskRequest>(
   model: ServedModel,
-  { task }: TaskRequest,
-  catalog: Catalog,
+  asked: Request,
+  { catalog, capsOf }: InferenceParts,
   principal: Principal,
-): readonly ServedModel[] {
+): readonly Candidate<Request>[] {
   return model.fallbacks.flatMap((name) => {
     try {
       const standIn = findModel(catalog, principal, "model:infer", name);
-      return standIn.capabilities.includes(task as never) ? [standIn] : [];
+      if (!standIn.capabilities.includes(asked.task as never) || !passesAll(standIn, asked)) return [];
+      return [{ model: standIn, request: boundRequest(asked, standIn, capsOf(principal)) }];
     } catch {
-      // Not open to this caller, or refused: it does not stand in for anything.
+      // Not open to this caller, refused, or asked for too much: it does not stand in for anything.
       return [];
     }
   });
+}
+
+/** Whether a model lets all fields through that are of no dialect. */
+function passesAll({ passFields }: ServedModel, asked: TaskRequest): boolean {
+  const extra = "extra" in asked ? asked.extra : {};
+  return Object.keys(extra).every((name) => passFields.includes(name));
 }
 
 /** A body that was given away in pieces cannot be sent a second time. */

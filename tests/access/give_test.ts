@@ -141,3 +141,15 @@ Deno.test("property: who is given what a giver can give is allowed nothing that 
   );
   isTrue(given > 200, `only ${given} could be given`);
 });
+
+Deno.test("ASVS V8.4.1: who may write accounts of every team gives models in the own team only, for what runs there is not theirs", () => {
+  const grants = [...grantsOf("user:write", "key:write"), ...grantsOfRoles("user")];
+  const helpdesk = principalOf(["helpdesk", "user"], { grants });
+  strictEqual(canGive(helpdesk, grantsOfRoles("user"), "red"), true);
+  strictEqual(canGive(helpdesk, grantsOfRoles("user"), "blue"), false);
+  strictEqual(canGive(helpdesk, grantsOfRoles("user"), null), false);
+  strictEqual(canGive(admin, grantsOfRoles("user"), "blue"), true);
+  // An admin's narrowed key goes on working: its scope is no grant of its own.
+  const narrowed = { ...admin, scope: grantsOf("user:write", "user:read", "model:infer", "model:read") };
+  strictEqual(canGive(narrowed, grantsOf("model:infer", "user:read"), "blue"), true);
+});

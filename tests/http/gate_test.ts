@@ -507,3 +507,51 @@ async function bringTrailBack(app: AppUnderTest): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
+
+Deno.test("ASVS V8.3.2: rights that are withdrawn while a body comes are gone when it has come, and nothing is done", async () => {
+  const app = await openAppUnderTest();
+  try {
+    const token = await app.tokenFor("team-admin");
+    const { identity } = app.portcullis;
+    const caller = await identity.users.findByName("test-team-admin");
+    const found = await identity.users.read(caller?.id ?? "");
+    ok(found);
+    const bytes = new TextEncoder().encode(
+      JSON.stringify({
+        username: "backdoor",
+        password: "a phrase that is long enough",
+        roles: ["team-admin"],
+      }),
+    );
+    const rest = Promise.withResolvers<void>();
+    let pulls = 0;
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        if (pulls++ === 0) return controller.enqueue(bytes.subarray(0, 10));
+        await rest.promise;
+        controller.enqueue(bytes.subarray(10));
+        controller.close();
+      },
+    });
+    const pending = app.call("/v1/users", {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${token}`,
+        "content-type": "application/json",
+        "content-length": String(bytes.length),
+      },
+      body,
+      duplex: "half",
+    } as RequestInit);
+    // Longer than a decision is believed.
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    ok(await identity.users.remove(found));
+    rest.resolve();
+    const response = await pending;
+    strictEqual(response.status, 401);
+    await response.body?.cancel();
+    strictEqual(await identity.users.findByName("backdoor"), undefined);
+  } finally {
+    await app.close();
+  }
+});

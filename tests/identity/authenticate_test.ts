@@ -1,7 +1,11 @@
 // Tests of authenticate: one header, one scheme, one credential; who it is of is asked at every request; all else is nobody.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { hash } from "node:crypto";
-import type { AuthenticationRefusal, Presented } from "../../src/identity/authenticate.ts";
+import {
+  type AuthenticationRefusal,
+  externalTokenName,
+  type Presented,
+} from "../../src/identity/authenticate.ts";
 import { BUILT_IN_ROLES } from "../../src/access/role.ts";
 import type { Outcome } from "../../src/faults/outcome.ts";
 import type { Principal } from "../../src/access/principal.ts";
@@ -10,6 +14,7 @@ import type { User } from "../../src/identity/users.ts";
 import { ISSUER, openIdentityUnderTest } from "../support/identity_under_test.ts";
 import { encodePart, forgeToken } from "./forge_token.ts";
 import { makeForeignKey } from "./foreign_key.ts";
+import { answerKeys, makeKey, startKeyServer } from "./oidc/issuer_under_test.ts";
 
 const PASSWORD = "correct horse battery staple";
 const LOOPBACK = [127, 0, 0, 1];
@@ -267,4 +272,68 @@ Deno.test("RFC 9449 §7.1: a credential that is not bound is refused under the s
   deepStrictEqual(await entrance.present(`DPoP ${entrance.token}`, { proof }), refused("not_bound"));
   strictEqual((await entrance.present(`Bearer ${entrance.token}`, { proof })).ok, true);
   await entrance.close();
+});
+
+const IDP = "https://idp.example";
+
+/** An entrance that believes one other issuer, and tokens of that one. */
+async function openForeignEntrance() {
+  const server = await startKeyServer();
+  const key = makeKey("k1", "EdDSA");
+  server.plays(answerKeys(key));
+  const setting = { issuer: IDP, jwksUrl: `${server.url}/jwks`, roles: { staff: ["user"] }, team: "default" };
+  const identity = await openIdentityUnderTest({ PORTCULLIS_ISSUERS: JSON.stringify([setting]) });
+  const seconds = identity.clock.now() / 1000;
+  const claims = { iss: IDP, aud: ISSUER, sub: "42", iat: seconds, exp: seconds + 900, roles: ["staff"] };
+  return {
+    ...identity,
+    present: async (more: Readonly<Record<string, unknown>>) =>
+      await identity.authenticate({
+        authorization: `Bearer ${
+          forgeToken({ alg: "EdDSA", typ: "at+jwt", kid: "k1" }, { ...claims, ...more }, key.sign)
+        }`,
+        proof: null,
+        method: "GET",
+        path: "/v1/models",
+        address: LOOPBACK,
+      }),
+    async close() {
+      await identity.close();
+      await server.close();
+    },
+  };
+}
+
+Deno.test("ASVS V10.3.2: another issuer's scope narrows where it speaks of our actions, and what is wrong in it gives nothing", async () => {
+  const { present, close } = await openForeignEntrance();
+  const scopeOf = async (scope: string | undefined) => {
+    const outcome = await present(scope === undefined ? {} : { scope });
+    ok(outcome.ok);
+    return outcome.value.scope?.map(({ action, on }) => `${action}/${on}`) ?? null;
+  };
+  for (const scope of [undefined, "", "openid profile email", "users:read", "api://x/.default"]) {
+    strictEqual(await scopeOf(scope), null, scope);
+  }
+  deepStrictEqual(await scopeOf("openid model:infer/use-* model:read"), [
+    "model:infer/use-*",
+    "model:read/*",
+  ]);
+  for (
+    const scope of ["key:read/mine", "model:infer/\u00fc", "model:use", "model:infer/", "user:write/all"]
+  ) {
+    deepStrictEqual(await scopeOf(scope), [], scope);
+  }
+  deepStrictEqual(await scopeOf("model:use model:read"), ["model:read/*"]);
+  await close();
+});
+
+Deno.test("ASVS V7.4.1, V6.8.1: an external token that its holder ended is refused, and one of the same id by us or others is not", async () => {
+  const { present, revocations, clock, close } = await openForeignEntrance();
+  strictEqual((await present({ jti: "tok_1" })).ok, true);
+  await revocations.revoke("tok_1", clock.now() + 900_000);
+  strictEqual((await present({ jti: "tok_1" })).ok, true);
+  await revocations.revoke(externalTokenName(IDP, "tok_1"), clock.now() + 900_000);
+  deepStrictEqual(await present({ jti: "tok_1" }), refused("revoked"));
+  strictEqual((await present({ jti: "tok_2" })).ok, true);
+  await close();
 });

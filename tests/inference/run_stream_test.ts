@@ -5,6 +5,7 @@ import type { ChatEvent } from "../../src/engines/chat.ts";
 import { Fault, type FaultKind } from "../../src/faults/fault.ts";
 import { CHAT, openGateway, servedModel } from "./gateway_under_test.ts";
 
+const LIMITS = servedModel({ id: "any" }).limits;
 const TEXT = (text: string): ChatEvent => ({ type: "text", choice: 0, text });
 const FINISH: ChatEvent = { type: "finish", choice: 0, reason: "stop" };
 const USAGE: ChatEvent = { type: "usage", usage: { inputTokens: 11, outputTokens: 22, countedBy: "engine" } };
@@ -251,4 +252,33 @@ Deno.test("what ends a stream from outside is on record by its own name", async 
   stream.cancel(new Fault("upstream_answer_invalid", "it cannot be written"));
   await new Promise((resolve) => setTimeout(resolve, 0));
   strictEqual(finished(records()).outcome, "upstream-answer-invalid");
+});
+
+Deno.test("a model stands in only for what its own settings allow, and with its own bounds", async () => {
+  const { act, engine, context } = openGateway([
+    servedModel({ id: "a", fallbacks: ["strict", "small", "b"], passFields: ["top_k"] }),
+    servedModel({ id: "strict" }),
+    servedModel({ id: "small", passFields: ["top_k"], limits: { ...LIMITS, outputTokensMax: 10 } }),
+    servedModel({ id: "b", passFields: ["top_k"], limits: { ...LIMITS, outputTokensMax: 100 } }),
+  ]);
+  engine("a").batches = [new Fault("upstream_failed", "500")];
+  engine("b").batches = [[TEXT("from b")], [FINISH]];
+  const asked = { ...CHAT, extra: { top_k: 5 }, outputTokensMax: 50 };
+  const stream = await act.stream<"chat">("a", asked, context());
+  strictEqual(stream.servedBy, "upstream-of-b/m");
+  // One does not let the field through, the other gives fewer tokens than were asked for.
+  deepStrictEqual(["strict", "small"].map((id) => engine(id).asked.length), [0, 0]);
+  stream.cancel();
+
+  engine("a").batches = [new Fault("upstream_failed", "500")];
+  engine("small").batches = [[TEXT("from small")], [FINISH]];
+  const open = await act.stream<"chat">("a", { ...CHAT, extra: { top_k: 5 } }, context());
+  strictEqual(open.servedBy, "upstream-of-small/m");
+  const [request] = engine("small").asked;
+  strictEqual(
+    request?.task === "chat" && request.outputTokensMax,
+    10,
+    "nobody named a number: the stand-in's own",
+  );
+  open.cancel();
 });

@@ -1,7 +1,8 @@
-// External issuers: a company's own identity provider beside this server's accounts, up, down, rotating and hostile.
+// External issuers: companies' own identity providers beside this server's accounts: down, up, rotating and hostile.
 import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { decodeJwt, importJWK, SignJWT } from "jose";
 import OpenAI from "openai";
+import * as client from "openid-client";
 import { makeProviderKey, startProvider } from "../identity/oidc/provider_under_test.ts";
 import { freePort, startServerUnderTest } from "../support/server_under_test.ts";
 import {
@@ -13,146 +14,167 @@ import {
   trailOf,
   until,
 } from "./api_calls.ts";
+import { makeCompanyProvider } from "./company_provider.ts";
 
-Deno.test("tokens of companies' identity providers are good for what their roles map to, whatever becomes of the providers", async (test) => {
+Deno.test("tokens of identity providers are good for what their groups map to, whatever becomes of the providers", async (test) => {
   const dataDir = await Deno.makeTempDir();
   const port = freePort();
   const audience = `http://127.0.0.1:${port}`;
   const [first, second] = [await makeProviderKey("one", "ES256"), await makeProviderKey("two", "EdDSA")];
   const partnerKey = await makeProviderKey("one", "ES256");
-  const company = await startProvider({ audience, roles: ["staff", "chess club"], keys: [first] });
+  const company = makeCompanyProvider({
+    port: freePort(),
+    audience,
+    groups: ["staff", "chess club"],
+    key: first,
+  });
   const partner = await startProvider({ audience, roles: ["staff"], keys: [partnerKey] });
   const strangers = await startProvider({ audience, roles: ["admin", "staff"], keys: [first] });
-  const foreign = await startProvider({ audience, roles: ["staff"], keys: [first] });
-  // The partner's keys are behind a door that is closed at first.
-  const doorPort = freePort();
+  const unnamed = await startProvider({ audience, roles: ["staff"], keys: [first] });
   const issuers = [
-    { issuer: company.issuer, discovery: true, roles: { staff: ["user"] } },
     {
-      issuer: partner.issuer,
-      jwksUrl: `http://127.0.0.1:${doorPort}/jwks`,
+      issuer: company.issuer,
+      discovery: true,
+      rolesClaim: "/directory/groups~1all",
       roles: { staff: ["user"] },
-      team: "partners",
     },
-    // Roles of ours under the issuer's names: without a mapping they are nothing.
+    { issuer: partner.issuer, discovery: true, roles: { staff: ["user"] }, team: "partners" },
+    // Its tokens hold the names of roles of ours: without a mapping they are nothing.
     { issuer: strangers.issuer, discovery: true, roles: { "chess club": ["user"] } },
   ];
-  let door: Deno.HttpServer | undefined;
   const secrets: Record<string, string> = {};
+  const keep = (name: string, token: string): string => secrets[name] = token;
+
+  await company.start();
+  const companyToken = keep("the company's token", await company.token());
+  await company.stop();
   const server = await startServerUnderTest({
     dataDir,
     variables: { PORTCULLIS_PORT: String(port), PORTCULLIS_ISSUERS: JSON.stringify(issuers) },
   });
   try {
     await server.whenReady();
-    const tokenOf = async (provider: typeof company, name: string): Promise<string> =>
-      secrets[`${name} (${Object.keys(secrets).length})`] = await provider.token();
     const own = (await signIn(server)).access_token;
-    const models = async (token: string) => await callsOf(server, token)("GET", "/v1/models");
-    const companyToken = await tokenOf(company, "a token of the company");
-    const partnerToken = await tokenOf(partner, "a token of the partner");
+    const models = (token: string) => callsOf(server, token)("GET", "/v1/models");
+    const embed = (token: string) =>
+      callsOf(server, token)("POST", "/v1/embeddings", { model: "use-lite", input: "hello" });
+    const partnerToken = keep("the partner's token", await partner.token());
 
-    await test.step("a provider that is down when its first token comes: 503 with Retry-After; our own tokens work", async () => {
-      const answer = await models(partnerToken);
+    await test.step("while a provider is down: 503 with Retry-After for its tokens; ours and others' work", async () => {
+      const answer = await models(companyToken);
       strictEqual(answer.status, 503, answer.text);
       match(answer.headers.get("retry-after") ?? "", /^[1-9]\d*$/);
-      strictEqual((await models(partnerToken)).status, 503);
       strictEqual((await models(own)).status, 200);
+      strictEqual((await embed(partnerToken)).status, 200);
       match(server.output(), /"event":"issuer\.keys_unavailable"/);
     });
 
-    await test.step("the company's token lists models and embeds, by fetch and by OpenAI's client", async () => {
+    await test.step("it comes back, and its tokens work by themselves: models, embeddings, OpenAI's client", async () => {
+      await company.start();
+      await until(() => models(companyToken), ({ status }) => status !== 503);
       const { data } = await expectStatus(models(companyToken), 200);
       deepStrictEqual(data.map(({ id }: { id: string }) => id), ["use-lite"]);
-      const client = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: companyToken, maxRetries: 0 });
-      const { data: [embedded] } = await client.embeddings.create({ model: "use-lite", input: "hello" });
+      const openai = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: companyToken, maxRetries: 0 });
+      const { data: [embedded] } = await openai.embeddings.create({ model: "use-lite", input: "hello" });
       strictEqual(embedded?.embedding.length, 512);
       strictEqual(company.keyRequests(), 1);
     });
 
-    await test.step("a token whose roles map to nothing may do nothing: 403, whatever it calls its roles", async () => {
-      const token = await tokenOf(strangers, "a stranger's token");
-      const calls = callsOf(server, token);
-      for (
-        const [method, path] of [["GET", "/v1/models"], ["GET", "/v1/users"], ["GET", "/v1/keys"]] as const
-      ) {
-        strictEqual((await calls(method, path)).status, 403, path);
-      }
-      strictEqual((await calls("POST", "/v1/embeddings", { model: "use-lite", input: "a" })).status, 403);
+    await test.step("a scope in our words narrows what the roles give", async () => {
+      const answer = await models(partnerToken);
+      strictEqual(answer.status, 403);
+      match(answer.headers.get("www-authenticate") ?? "", /error="insufficient_scope", scope="model:read"/);
     });
 
-    await test.step("what only accounts of this server have, others' tokens cannot make", async () => {
+    await test.step("a token whose roles map to nothing may do nothing: 403, whatever it calls its roles", async () => {
+      const token = keep("a stranger's token", await strangers.token());
+      for (const path of ["/v1/models", "/v1/users", "/v1/keys", "/v1/signing-keys"]) {
+        strictEqual((await callsOf(server, token)("GET", path)).status, 403, path);
+      }
+      strictEqual((await embed(token)).status, 403);
+    });
+
+    await test.step("what only accounts of this server have, others' tokens neither see nor make", async () => {
       const calls = callsOf(server, companyToken);
       const passwords = { current_password: "whatever it is", new_password: "whatever it will be" };
       strictEqual((await calls("POST", "/v1/auth/password", passwords)).status, 403);
       strictEqual((await calls("POST", "/v1/keys", { name: "mine" })).status, 403);
-      strictEqual((await calls("GET", "/v1/users")).status, 200);
-      deepStrictEqual((await calls("GET", "/v1/users")).body.data, []);
-      deepStrictEqual((await calls("GET", "/v1/auth/sessions")).body.data, []);
+      for (const path of ["/v1/users", "/v1/keys", "/v1/auth/sessions"]) {
+        deepStrictEqual((await expectStatus(calls("GET", path), 200)).data, [], path);
+      }
     });
 
-    await test.step("nobody speaks for another issuer, nor an issuer that nobody named", async () => {
-      const claims = decodeJwt(companyToken);
-      const forged = (key: CryptoKey | Uint8Array, kid: string, changes: Record<string, unknown>) =>
-        new SignJWT({ ...claims, ...changes }).setProtectedHeader({ alg: "ES256", typ: "at+jwt", kid }).sign(
-          key,
-        );
-      const companys = await importJWK(first, "ES256");
-      const partners = await importJWK(partnerKey, "ES256");
-      const attacks: Record<string, string> = {
-        "the company's claims under the partner's key of the same name": await forged(partners, "one", {}),
-        "the company's key under our own issuer": await forged(companys, "one", { iss: audience }),
-        "the company's key for another audience": await forged(companys, "one", {
-          aud: "https://other.example",
-        }),
-        "the company's key, expired": await forged(companys, "one", {
-          exp: Number(claims.exp) - 7200,
-          iat: 1,
-        }),
-        "the company's key, for a day": await forged(companys, "one", { exp: Number(claims.exp) + 86_400 }),
-        "an issuer that nobody named": await tokenOf(foreign, "a foreign token"),
+    await test.step("RFC 9449: a token that the provider bound to a key is worth nothing without it", async () => {
+      const keyPair = await client.randomDPoPKeyPair("ES256");
+      const token = keep("the company's bound token", await company.token(keyPair));
+      strictEqual((await models(token)).status, 401);
+      const configuration = new client.Configuration({ issuer: company.issuer }, "robot");
+      client.allowInsecureRequests(configuration);
+      configuration[client.customFetch] = async (url, options) => {
+        const response = await fetch(url, options as RequestInit);
+        return new Response(await response.bytes(), response);
       };
-      strictEqual((await models(await forged(companys, "one", {}))).status, 200, "the control");
+      const withKeys = (keys: client.CryptoKeyPair) =>
+        client.fetchProtectedResource(
+          configuration,
+          token,
+          new URL(`${server.origin}/v1/models`),
+          "GET",
+          undefined,
+          undefined,
+          { DPoP: client.getDPoPHandle(configuration, keys) },
+        ).then(({ status }) => status, ({ status }) => status);
+      strictEqual(await withKeys(keyPair), 200);
+      strictEqual(await withKeys(await client.randomDPoPKeyPair("ES256")), 401);
+    });
+
+    await test.step("nobody speaks for another issuer, nor does an issuer that nobody named", async () => {
+      const claims = decodeJwt(companyToken);
+      const [companys, partners] = [await importJWK(first, "ES256"), await importJWK(partnerKey, "ES256")];
+      const forged = (key: typeof companys, changes: Record<string, unknown>) =>
+        new SignJWT({ ...claims, ...changes })
+          .setProtectedHeader({ alg: "ES256", typ: "at+jwt", kid: "one" }).sign(key);
+      strictEqual((await models(await forged(companys, {}))).status, 200, "the control");
+      const attacks: Record<string, string> = {
+        "the company's claims under the partner's key of the same name": await forged(partners, {}),
+        "the company's key under our own issuer": await forged(companys, { iss: audience }),
+        "the company's key for another audience": await forged(companys, { aud: "https://other.example" }),
+        "the company's key, expired": await forged(companys, { exp: Number(claims.iat) - 100 }),
+        "the company's key, for a day": await forged(companys, { exp: Number(claims.exp) + 86_400 }),
+        "an issuer that nobody named": await unnamed.token(),
+      };
       for (const [name, token] of Object.entries(attacks)) {
-        const answer = await models(token);
+        const answer = await models(keep(name, token));
         strictEqual(answer.status, 401, name);
         match(answer.headers.get("www-authenticate") ?? "", /^Bearer .*error="invalid_token"/, name);
       }
-      strictEqual(foreign.keyRequests(), 0);
-    });
-
-    await test.step("the provider that was down comes back, and its tokens work by themselves", async () => {
-      door = Deno.serve({ hostname: "127.0.0.1", port: doorPort, onListen() {} }, async () => {
-        const response = await fetch(`${partner.issuer}/jwks`);
-        return new Response(await response.text(), { headers: { "content-type": "application/json" } });
-      });
-      await until(() => models(partnerToken), ({ status }) => status !== 503);
-      await expectStatus(models(partnerToken), 200);
+      strictEqual(unnamed.keyRequests(), 0);
     });
 
     await test.step("one subject of two issuers is two callers: in the trail, and when one of them signs out", async () => {
-      const asked = [await models(companyToken), await models(partnerToken)];
+      const asked = [await embed(companyToken), await embed(partnerToken)];
       const requests = asked.map(({ request }) => request);
-      const recorded = trailOf(dataDir).filter(({ request }) => requests.includes(String(request)));
-      deepStrictEqual(
-        recorded.map(({ type, issuer, subject, team }) => [type, issuer, subject, team]),
-        [
-          ["request.allowed", company.issuer, "robot", "default"],
-          ["request.allowed", partner.issuer, "robot", "partners"],
-        ],
+      const recorded = trailOf(dataDir).filter(({ type, request }) =>
+        type === "inference.started" && requests.includes(String(request))
       );
+      deepStrictEqual(recorded.map(({ issuer, subject, team }) => [issuer, subject, team]), [
+        [company.issuer, "robot", "default"],
+        [partner.issuer, "robot", "partners"],
+      ]);
       notStrictEqual(recorded[0]?.credential, recorded[1]?.credential);
-      const leaving = await tokenOf(partner, "a token of the partner that is ended");
+      const leaving = keep("a token of the company that is ended", await company.token());
       await expectStatus(models(leaving), 200);
       await expectStatus(callsOf(server, leaving)("POST", "/v1/auth/logout"), 204);
-      strictEqual((await models(leaving)).status, 401);
-      strictEqual((await models(partnerToken)).status, 200);
-      strictEqual((await models(companyToken)).status, 200);
+      deepStrictEqual(
+        [await models(leaving), await models(companyToken), await embed(partnerToken)]
+          .map(({ status }) => status),
+        [401, 200, 200],
+      );
     });
 
     await test.step("ASVS V13.3.4: the provider rotates its keys while the server runs, and is followed", async () => {
       company.useKeys(second, first);
-      const token = await tokenOf(company, "a token of the second key");
+      const token = keep("a token of the second key", await company.token());
       // Unknown key ids come from anybody: the server asks for them every half minute at most.
       await until(() => models(token), ({ status }) => status !== 401);
       await expectStatus(models(token), 200);
@@ -161,15 +183,15 @@ Deno.test("tokens of companies' identity providers are good for what their roles
     });
 
     await test.step("a provider that goes down later keeps nobody out whose key is known", async () => {
-      const token = await tokenOf(company, "the last token");
-      await company.close();
+      const token = keep("the last token", await company.token());
+      await company.stop();
       await expectStatus(models(token), 200);
       await expectStatus(models(companyToken), 200);
     });
   } finally {
     await server.stop();
-    await door?.shutdown();
-    for (const provider of [company, partner, strangers, foreign]) await provider.close();
+    await company.stop();
+    for (const provider of [partner, strangers, unnamed]) await provider.close();
   }
   try {
     await requireIntactTrail(dataDir);

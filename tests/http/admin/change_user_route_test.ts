@@ -95,10 +95,10 @@ Deno.test("a body that changes nothing, or something that nobody changes, is ref
   for (
     const [body, field] of [
       [{}, ""],
-      [{ id: `usr_${NOBODY}` }, "/id"],
-      [{ username: "max" }, "/username"],
-      [{ passwordHash: "x" }, "/passwordHash"],
-      [{ created_at: 0 }, "/created_at"],
+      [{ id: `usr_${NOBODY}`, disabled: true }, "/id"],
+      [{ username: "max", disabled: true }, "/username"],
+      [{ passwordHash: "x", disabled: true }, "/passwordHash"],
+      [{ created_at: 0, disabled: true }, "/created_at"],
       [{ disabled: "true" }, "/disabled"],
       [{ disabled: null }, "/disabled"],
       [{ roles: { 0: "admin" } }, "/roles"],

@@ -2,8 +2,9 @@
 // who asks: the route's action, its query, its body, its handler.
 import { parseGrant } from "../../../src/access/grant.ts";
 import type { Credential, Principal } from "../../../src/access/principal.ts";
-import { openRoleBook } from "../../../src/access/role_book.ts";
 import type { AuditEvent } from "../../../src/audit/audit_event.ts";
+import { openIdentity } from "../../../src/assembly/identity.ts";
+import { parseConfig } from "../../../src/config/config.ts";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
 import { RequestRecord } from "../../../src/audit/request_record.ts";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";
@@ -18,23 +19,12 @@ import { parseFields } from "../../../src/http/middleware/parse_fields.ts";
 import { parseQuery } from "../../../src/http/middleware/parse_query.ts";
 import { requireAccess } from "../../../src/http/require_access.ts";
 import type { AnyRoute } from "../../../src/http/route.ts";
-import { openAccessTokens } from "../../../src/identity/access_token.ts";
-import { openApiKeys } from "../../../src/identity/api_keys.ts";
-import { type Client, clientStanding, openClients } from "../../../src/identity/clients.ts";
-import { openDpopProofs } from "../../../src/identity/dpop_proof.ts";
-import { openMemoryReplayStore } from "../../../src/identity/memory_replay_store.ts";
-import { openRevocations } from "../../../src/identity/revocation.ts";
-import { openSessions } from "../../../src/identity/sessions.ts";
-import { openSignIn } from "../../../src/identity/sign_in.ts";
-import { openSigningKeys } from "../../../src/identity/signing_keys.ts";
-import { openStandings } from "../../../src/identity/standings.ts";
-import { openTeams } from "../../../src/identity/teams.ts";
-import { openUsers, type User, userStanding } from "../../../src/identity/users.ts";
-import { openLockout } from "../../../src/limits/lockout.ts";
+import type { Client } from "../../../src/identity/clients.ts";
+import type { User } from "../../../src/identity/users.ts";
 import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts";
 import { openKeyRing } from "../../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
-import { type SealedTable, sealedTable } from "../../../src/vault/sealed_store.ts";
+import { openLog } from "../../../src/telemetry/log.ts";
 import { manualClock } from "../../support/manual_clock.ts";
 
 export const ISSUER = "https://ai.example.com";
@@ -68,58 +58,29 @@ export async function openWorld() {
   const memory = openMemoryRecordStore(clock);
   const store = { ...memory };
   const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
-  const sealed = (table: string): SealedTable => sealedTable(store, keyRing, table);
-  const matter = { store, sealed, keyRing, clock };
-  const standings = openStandings(async (subject) => {
-    const client = await clients.read(subject);
-    return client === undefined
-      ? userStanding((await users.read(subject))?.value)
-      : clientStanding(client.value);
+  const trail = memoryAuditTrail();
+  const config = parseConfig({
+    variables: {
+      PORTCULLIS_PUBLIC_URL: ISSUER,
+      PORTCULLIS_TOKEN_TTL_SECONDS: String(TOKEN_TTL_SECONDS),
+      PORTCULLIS_SESSION_TTL_SECONDS: String(SESSION_TTL_SECONDS),
+    },
+    file: undefined,
+    cores: 1,
+    storeExists: () => false,
   });
-  const roleBook = await openRoleBook(store, sealed("roles"));
-  const teams = await openTeams(matter);
-  const users = await openUsers({ ...matter, teams, standings });
-  const clients = openClients({ ...matter, teams, standings });
-  const apiKeys = openApiKeys(matter);
-  const revocations = await openRevocations(store, clock);
-  const sessions = openSessions({ ...matter, revocations, ttlSeconds: SESSION_TTL_SECONDS });
-  const signIn = await openSignIn({ ...matter, users, lockout: openLockout(clock) });
-  const table = sealed("signing_keys");
-  const signingKeys = await openSigningKeys({
-    store,
-    table,
-    clock,
-    configured: undefined,
-    overlapMs: 3_600_000,
-  });
-  const accessTokens = openAccessTokens({
-    issuer: ISSUER,
-    ttlSeconds: TOKEN_TTL_SECONDS,
-    keys: signingKeys,
-    revocations,
-    clock,
-  });
-  const proofs = openDpopProofs({ publicUrl: ISSUER, clock, replays: openMemoryReplayStore(clock) });
+  if (!config.ok) throw new Error(JSON.stringify(config.mistakes));
+  const log = openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) });
+  const identity = await openIdentity({ store, keyRing, trail }, config.config, clock, log, []);
   const parts = {
+    ...identity,
     issuer: ISSUER,
-    standings,
-    roleBook,
-    teams,
-    users,
-    clients,
-    apiKeys,
-    revocations,
-    sessions,
-    signIn,
-    signingKeys,
-    accessTokens,
-    proofs,
     clock,
     labelAccount: (username: string) => keyRing.pseudonym("account", username),
   };
+  const { users, teams, roleBook } = identity;
   for (const id of ["red", "blue"]) await teams.create({ id, description: "", createdAtMs: clock.now() });
   const routes = [...accountRoutes(parts), ...adminRoutes(parts)];
-  const trail = memoryAuditTrail();
 
   async function call(
     caller: Principal | undefined,
