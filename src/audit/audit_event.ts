@@ -49,7 +49,7 @@ export type AuditEvent =
   | Requester & { readonly type: "session.ended"; readonly session: string | null }
   /** An old refresh token came again: somebody has a copy, and the session is over (RFC 9700 §4.14.2). */
   | Requester & { readonly type: "session.reuse_detected"; readonly session: string }
-  /** A token for a session or for a client: durable before the token leaves. */
+  /** A token for a session or for a client: durable before it leaves. Where a refusal of the same request follows, it did not. */
   | Requester & {
     readonly type: "token.issued";
     readonly grant: "client_credentials" | "refresh_token";

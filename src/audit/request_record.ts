@@ -16,7 +16,8 @@ export interface RequestIdentity {
 export interface RecordedCaller {
   readonly issuer: string;
   readonly subject: string;
-  readonly team: string;
+  /** null where nobody knows any more. */
+  readonly team: string | null;
   /** The id of the credential. */
   readonly credential: string;
 }
@@ -72,6 +73,7 @@ export class RequestRecord {
     await this.#trail.record({ type: "session.reuse_detected", ...this.#requester(), session });
   }
 
+  /** An intent and no verdict: where the session turns out to be over, a refusal stands behind it. */
   async tokenIssued(
     issued: {
       readonly grant: "client_credentials" | "refresh_token";
@@ -81,7 +83,6 @@ export class RequestRecord {
     },
   ): Promise<void> {
     await this.#trail.record({ type: "token.issued", ...this.#requester(), ...issued });
-    this.#verdictRecorded = true;
   }
 
   /** An intent and no verdict: a change that then cannot be made leaves a refusal behind it. */

@@ -12,7 +12,7 @@ import {
 } from "../encoding/ip_address.ts";
 import { Fault, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
-import type { Authenticate, AuthenticationRefusal } from "../identity/authenticate.ts";
+import type { Authenticate, Recognition } from "../identity/authenticate.ts";
 import type { DpopProofs } from "../identity/dpop_proof.ts";
 import type { RateCells } from "../limits/rate_cells.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -329,7 +329,10 @@ async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: D
     path: proof === null ? "" : pathOf(url),
     address: exchange.address,
   });
-  if (!outcome.ok) throw notRecognised(parts, exchange, outcome.reason, authorization);
+  if (!outcome.ok) {
+    if (outcome.whose !== undefined) exchange.record.identify(outcome.whose);
+    throw notRecognised(parts, exchange, outcome, authorization);
+  }
   const { issuer, subject, team, credential } = outcome.value;
   exchange.principal = outcome.value;
   exchange.record.identify({ issuer, subject, team, credential: credential.id });
@@ -340,10 +343,10 @@ async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: D
 function notRecognised(
   parts: GateParts,
   { answerHeaders }: Exchange,
-  reason: AuthenticationRefusal,
+  { reason, claimed }: Extract<Recognition, { readonly ok: false }>,
   authorization: string | null,
 ): Fault {
-  const message = `Cannot recognise the caller: ${reason}`;
+  const message = `Cannot recognise the caller: ${reason}${claimed === undefined ? "" : ` (${claimed})`}`;
   if (reason === "missing") return new Fault("unauthenticated", message);
   const isProofScheme = /^dpop /i.test(authorization ?? "");
   if (isProofScheme) answerHeaders["DPoP-Nonce"] = parts.proofs.nonce();

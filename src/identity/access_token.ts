@@ -58,14 +58,19 @@ export interface IssuedToken {
   readonly expiresAtSeconds: number;
 }
 
+/** What became of a token; of a genuine one that is over, also what it said. */
+export type VerifiedToken =
+  | { readonly ok: true; readonly value: AccessTokenClaims }
+  | { readonly ok: false; readonly reason: TokenRefusal; readonly claims?: AccessTokenClaims };
+
 /** Issues and verifies the access tokens of this server. */
 export interface AccessTokens {
   readonly issuer: string;
   readonly ttlSeconds: number;
   issue(order: AccessTokenOrder): Promise<IssuedToken>;
   /** What was verified before, by the SHA-256 (base64) of the token's text, asked again whether it still holds. */
-  cached(tokenSha256: string): Outcome<AccessTokenClaims, TokenRefusal> | undefined;
-  verify(jws: Jws, tokenSha256: string): Promise<Outcome<AccessTokenClaims, TokenRefusal>>;
+  cached(tokenSha256: string): VerifiedToken | undefined;
+  verify(jws: Jws, tokenSha256: string): Promise<VerifiedToken>;
 }
 
 /** RFC 8725 §3.1: one algorithm, fixed here, whatever a token says. */
@@ -93,11 +98,11 @@ export function openAccessTokens(options: {
   const verified = new Map<string, AccessTokenClaims>();
 
   /** What can change after a token was verified once; asked at every use. */
-  function checkStillValid(claims: AccessTokenClaims): Outcome<AccessTokenClaims, TokenRefusal> {
-    if (claims.expiresAtSeconds <= clock.now() / 1000) return no("expired");
+  function checkStillValid(claims: AccessTokenClaims): VerifiedToken {
+    if (claims.expiresAtSeconds <= clock.now() / 1000) return { ok: false, reason: "expired", claims };
     const ended = revocations.isRevoked(claims.tokenId) ||
       (claims.session !== null && revocations.isRevoked(claims.session));
-    return ended ? no("revoked") : ok(claims);
+    return ended ? { ok: false, reason: "revoked", claims } : ok(claims);
   }
 
   return {

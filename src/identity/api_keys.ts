@@ -67,6 +67,11 @@ export interface ApiKeys {
   flush(): Promise<void>;
 }
 
+/** The id that a key's text claims. */
+export function apiKeyIdIn(text: string): string {
+  return text.slice(0, ID_CHARACTERS);
+}
+
 const ID_CHARACTERS = 30;
 const KEY_ID = /^pck_[0-9a-hjkmnp-tv-z]{26}$/;
 const KEY_TEXT = new RegExp(`^pck_[0-9a-hjkmnp-tv-z]{26}_${SECRET_PATTERN}$`);
@@ -192,7 +197,7 @@ export function openApiKeys(options: {
     },
     verify(text) {
       if (!KEY_TEXT.test(text)) return no("key_malformed");
-      const id = text.slice(0, ID_CHARACTERS);
+      const id = apiKeyIdIn(text);
       const key = known.get(id);
       if (key !== undefined) return judge(key, text);
       if ((unknownUntilMs.get(id) ?? -1) > clock.monotonic()) return no("key_unknown");

@@ -3,10 +3,11 @@ import { hash } from "node:crypto";
 import { isAction } from "../access/action.ts";
 import { type Grant, parseGrant } from "../access/grant.ts";
 import type { Principal } from "../access/principal.ts";
+import type { RecordedCaller } from "../audit/request_record.ts";
 import { type AddressBytes, rangeHolds } from "../encoding/ip_address.ts";
-import { no, ok, type Outcome } from "../faults/outcome.ts";
-import type { AccessTokenClaims, AccessTokens, TokenRefusal } from "./access_token.ts";
-import { API_KEY_PREFIX, type ApiKeyRefusal, type ApiKeys } from "./api_keys.ts";
+import { no, ok } from "../faults/outcome.ts";
+import type { AccessTokens, TokenRefusal, VerifiedToken } from "./access_token.ts";
+import { API_KEY_PREFIX, apiKeyIdIn, type ApiKeyRefusal, type ApiKeys } from "./api_keys.ts";
 import type { DpopProofs, DpopRefusal } from "./dpop_proof.ts";
 import type { ExternalIdentity, ExternalRefusal, ExternalTokens } from "./oidc/external_tokens.ts";
 import type { Revocations } from "./revocation.ts";
@@ -44,8 +45,20 @@ export interface Presented {
   readonly address: AddressBytes;
 }
 
+/** A Principal, or why not. */
+export type Recognition =
+  | { readonly ok: true; readonly value: Principal }
+  | {
+    readonly ok: false;
+    readonly reason: AuthenticationRefusal;
+    /** Whose credential it is, where it is genuine and refused all the same: for the record alone. */
+    readonly whose?: RecordedCaller;
+    /** The id that a credential claims without proof; not secret. */
+    readonly claimed?: string;
+  };
+
 /** From what a request brings to a Principal. Throws Fault `unavailable` where an issuer's keys cannot be had. */
-export type Authenticate = (presented: Presented) => Promise<Outcome<Principal, AuthenticationRefusal>>;
+export type Authenticate = (presented: Presented) => Promise<Recognition>;
 
 /** The ways in, and who knows what becomes of those who come. */
 export interface AuthenticateParts {
@@ -58,9 +71,6 @@ export interface AuthenticateParts {
   /** What roles give in a team. */
   readonly grantsOf: (team: string, roles: readonly string[]) => readonly Grant[];
 }
-
-/** A principal whose proof of possession has yet to be seen. */
-type Recognised = Outcome<Principal, AuthenticationRefusal>;
 
 // RFC 9110 §11.1: the scheme is case-insensitive. RFC 6750 §2.1: b64token. Two joined headers hold a comma and do not match.
 const CREDENTIAL = /^(bearer|dpop) +([A-Za-z0-9._~+/=-]+)$/i;
@@ -76,19 +86,22 @@ export function openAuthenticate(parts: AuthenticateParts): Authenticate {
       : await recogniseToken(parts, credential);
     if (!recognised.ok) return recognised;
     const isProofScheme = scheme.toLowerCase() === "dpop";
-    if (recognised.value.credential.boundTo === null) return isProofScheme ? no("not_bound") : recognised;
+    const principal = recognised.value;
+    if (principal.credential.boundTo === null) {
+      return isProofScheme ? refusedOf(principal, "not_bound") : recognised;
+    }
     return isProofScheme
-      ? await requireProof(parts, recognised.value, presented, credential)
-      : no("proof_missing");
+      ? await requireProof(parts, principal, presented, credential)
+      : refusedOf(principal, "proof_missing");
   };
 }
 
-async function recogniseToken(parts: AuthenticateParts, token: string): Promise<Recognised> {
+async function recogniseToken(parts: AuthenticateParts, token: string): Promise<Recognition> {
   const { accessTokens, externalTokens } = parts;
   const sha256 = hash("sha256", token, "base64");
   // Caches first, each issuer's own: what was verified there needs no parsing.
   const own = accessTokens.cached(sha256);
-  if (own !== undefined) return own.ok ? await recogniseOwn(parts, own.value) : own;
+  if (own !== undefined) return await recogniseOwn(parts, own);
   for (const external of externalTokens) {
     const known = external.cached(sha256);
     if (known !== undefined) return known.ok ? recogniseExternal(parts, known.value) : known;
@@ -102,15 +115,28 @@ async function recogniseToken(parts: AuthenticateParts, token: string): Promise<
     const verified = await external.verify(jws.value, sha256);
     return verified.ok ? recogniseExternal(parts, verified.value) : verified;
   }
-  const verified = await accessTokens.verify(jws.value, sha256);
-  return verified.ok ? await recogniseOwn(parts, verified.value) : verified;
+  return await recogniseOwn(parts, await accessTokens.verify(jws.value, sha256));
 }
 
-async function recogniseOwn(parts: AuthenticateParts, claims: AccessTokenClaims): Promise<Recognised> {
+async function recogniseOwn(parts: AuthenticateParts, verified: VerifiedToken): Promise<Recognition> {
+  const { issuer } = parts.accessTokens;
+  if (!verified.ok) {
+    const { reason, claims } = verified;
+    return claims === undefined
+      ? no(reason)
+      : { ok: false, reason, whose: accountNow(parts, claims.subject, claims.tokenId) };
+  }
+  const claims = verified.value;
   const standing = await standingOf(parts, claims.subject);
-  if (standing === undefined) return no("subject_inactive");
+  if (standing === undefined) {
+    return {
+      ok: false,
+      reason: "subject_inactive",
+      whose: accountNow(parts, claims.subject, claims.tokenId),
+    };
+  }
   return ok({
-    issuer: parts.accessTokens.issuer,
+    issuer,
     subject: claims.subject,
     ...standing,
     scope: claims.scope,
@@ -128,27 +154,33 @@ async function recogniseKey(
   parts: AuthenticateParts,
   text: string,
   address: AddressBytes,
-): Promise<Recognised> {
+): Promise<Recognition> {
   const verified = await parts.apiKeys.verify(text);
-  if (!verified.ok) return verified;
-  const { id, ownerId, scope, addressRanges, boundTo } = verified.value;
-  if (addressRanges.length > 0 && !addressRanges.some((range) => rangeHolds(range, address))) {
-    return no("address_not_allowed");
+  if (!verified.ok) {
+    return verified.reason === "key_malformed" ? verified : { ...verified, claimed: apiKeyIdIn(text) };
   }
+  const { id, ownerId, scope, addressRanges, boundTo } = verified.value;
   const standing = await standingOf(parts, ownerId);
-  if (standing === undefined) return no("subject_inactive");
-  return ok({
+  if (standing === undefined) {
+    return { ok: false, reason: "subject_inactive", whose: accountNow(parts, ownerId, id) };
+  }
+  const principal: Principal = {
     issuer: parts.accessTokens.issuer,
     subject: ownerId,
     ...standing,
     scope,
     credential: { kind: "api_key", id, expiresAtSeconds: null, session: null, boundTo },
-  });
+  };
+  return addressRanges.length === 0 || addressRanges.some((range) => rangeHolds(range, address))
+    ? ok(principal)
+    : refusedOf(principal, "address_not_allowed");
 }
 
-function recogniseExternal(parts: AuthenticateParts, claims: ExternalIdentity): Recognised {
+function recogniseExternal(parts: AuthenticateParts, claims: ExternalIdentity): Recognition {
   const { issuer, subject, team, roles, tokenId, expiresAtSeconds, boundTo } = claims;
-  if (parts.revocations.isRevoked(externalTokenName(issuer, tokenId))) return no("revoked");
+  if (parts.revocations.isRevoked(externalTokenName(issuer, tokenId))) {
+    return { ok: false, reason: "revoked", whose: { issuer, subject, team, credential: tokenId } };
+  }
   return ok({
     issuer,
     subject,
@@ -195,10 +227,29 @@ async function requireProof(
   principal: Principal,
   { proof, proved: provedBefore, method, path }: Presented,
   credential: string,
-): Promise<Recognised> {
+): Promise<Recognition> {
   if (typeof provedBefore === "string" && provedBefore === principal.credential.boundTo) return ok(principal);
-  if (proof === null) return no("proof_missing");
+  if (proof === null) return refusedOf(principal, "proof_missing");
   const proved = await proofs.verify(proof, { method, path }, credential);
-  if (!proved.ok) return proved;
-  return proved.value === principal.credential.boundTo ? ok(principal) : no("bound_to_other_key");
+  if (!proved.ok) return refusedOf(principal, proved.reason);
+  return proved.value === principal.credential.boundTo
+    ? ok(principal)
+    : refusedOf(principal, "bound_to_other_key");
+}
+
+/** The refusal of a genuine credential. */
+function refusedOf(
+  { issuer, subject, team, credential }: Principal,
+  reason: AuthenticationRefusal,
+): Recognition {
+  return { ok: false, reason, whose: { issuer, subject, team, credential: credential.id } };
+}
+
+/** An account as far as it is known without asking the store. */
+function accountNow(
+  { accessTokens, standings }: AuthenticateParts,
+  subject: string,
+  credential: string,
+): RecordedCaller {
+  return { issuer: accessTokens.issuer, subject, team: standings.known(subject)?.team ?? null, credential };
 }

@@ -37,7 +37,8 @@ async function verifyText(
 ): Promise<Outcome<AccessTokenClaims, TokenRefusal>> {
   const sha256 = hash("sha256", token, "base64");
   const jws = parseJws(token);
-  return tokens.cached(sha256) ?? (jws.ok ? await tokens.verify(jws.value, sha256) : jws);
+  const verified = tokens.cached(sha256) ?? (jws.ok ? await tokens.verify(jws.value, sha256) : jws);
+  return verified.ok ? verified : { ok: false, reason: verified.reason };
 }
 
 const signer = ed25519Signer(pem);
@@ -582,6 +583,19 @@ Deno.test("ASVS V7.4.1: the end of a session ends all its tokens, and no other's
     deepStrictEqual(await verifyText(tokens, token), { ok: false, reason: "revoked" });
   }
   strictEqual((await verifyText(tokens, other.token)).ok, true);
+});
+
+Deno.test("ASVS V16.2.1: a genuine token that is over still says whose it was, and a forged one says nothing", async () => {
+  const { tokens, revocations } = await openTokens();
+  await revocations.revoke("tok_1", (NOW_SECONDS + 900) * 1000);
+  const verify = async (token: string) => {
+    const jws = parseJws(token);
+    ok(jws.ok);
+    return await tokens.verify(jws.value, token);
+  };
+  deepStrictEqual(await verify(forge(HEADER)), { ok: false, reason: "revoked", claims: MEANT });
+  const forged = forge(HEADER, CLAIMS, ed25519Signer((await makeSigningKeys()).pem));
+  deepStrictEqual(await verify(forged), { ok: false, reason: "signature_wrong" });
 });
 
 Deno.test("a revocation ends every token text of that id: it goes by jti, not by the text", async () => {

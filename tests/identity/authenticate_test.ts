@@ -5,6 +5,7 @@ import {
   type AuthenticationRefusal,
   externalTokenName,
   type Presented,
+  type Recognition,
 } from "../../src/identity/authenticate.ts";
 import { BUILT_IN_ROLES } from "../../src/access/role.ts";
 import type { Outcome } from "../../src/faults/outcome.ts";
@@ -33,6 +34,15 @@ async function openEntrance() {
     boundTo: null,
     expiresAtMs: clock.now() + 86_400_000,
   };
+  const recognise = (authorization: string | null, more: Partial<Presented> = {}): Promise<Recognition> =>
+    authenticate({
+      authorization,
+      proof: null,
+      method: "GET",
+      path: "/v1/models",
+      address: LOOPBACK,
+      ...more,
+    });
   return {
     ...identity,
     user,
@@ -42,17 +52,9 @@ async function openEntrance() {
     expiresAtSeconds,
     keyOrder,
     makeKey: async () => await apiKeys.create(keyOrder),
-    present: (authorization: string | null, more: Partial<Presented> = {}): Promise<
-      Outcome<Principal, AuthenticationRefusal>
-    > =>
-      authenticate({
-        authorization,
-        proof: null,
-        method: "GET",
-        path: "/v1/models",
-        address: LOOPBACK,
-        ...more,
-      }),
+    present: async (authorization: string | null, more: Partial<Presented> = {}) =>
+      bare(await recognise(authorization, more)),
+    recognise,
     /** The user as it is kept. */
     async kept(): Promise<Kept<User>> {
       const found = await users.read(user.id);
@@ -60,6 +62,11 @@ async function openEntrance() {
       return found;
     },
   };
+}
+
+/** Without what is for the record alone. */
+function bare(recognition: Recognition): Outcome<Principal, AuthenticationRefusal> {
+  return recognition.ok ? recognition : { ok: false, reason: recognition.reason };
 }
 
 const refused = (reason: AuthenticationRefusal) => ({ ok: false, reason });
@@ -288,15 +295,17 @@ async function openForeignEntrance() {
   return {
     ...identity,
     present: async (more: Readonly<Record<string, unknown>>) =>
-      await identity.authenticate({
-        authorization: `Bearer ${
-          forgeToken({ alg: "EdDSA", typ: "at+jwt", kid: "k1" }, { ...claims, ...more }, key.sign)
-        }`,
-        proof: null,
-        method: "GET",
-        path: "/v1/models",
-        address: LOOPBACK,
-      }),
+      bare(
+        await identity.authenticate({
+          authorization: `Bearer ${
+            forgeToken({ alg: "EdDSA", typ: "at+jwt", kid: "k1" }, { ...claims, ...more }, key.sign)
+          }`,
+          proof: null,
+          method: "GET",
+          path: "/v1/models",
+          address: LOOPBACK,
+        }),
+      ),
     async close() {
       await identity.close();
       await server.close();
@@ -336,4 +345,39 @@ Deno.test("ASVS V7.4.1, V6.8.1: an external token that its holder ended is refus
   deepStrictEqual(await present({ jti: "tok_1" }), refused("revoked"));
   strictEqual((await present({ jti: "tok_2" })).ok, true);
   await close();
+});
+
+Deno.test("ASVS V16.2.1: a genuine credential that is refused says whose it is, for the record; a claimed id is told as that", async () => {
+  const entrance = await openEntrance();
+  const { recognise, accessTokens, apiKeys, revocations, order, keyOrder, user, tokenId, token } = entrance;
+  const whose = (credential: string) => ({ issuer: ISSUER, subject: user.id, team: "default", credential });
+  const { key, text } = await apiKeys.create(keyOrder);
+  deepStrictEqual(await recognise(`Bearer ${text}`), {
+    ok: false,
+    reason: "address_not_allowed",
+    whose: whose(key.id),
+  });
+  const bound = await accessTokens.issue({ ...order, boundTo: encodePart(new Uint8Array(32)) });
+  deepStrictEqual(await recognise(`Bearer ${bound.token}`), {
+    ok: false,
+    reason: "proof_missing",
+    whose: whose(bound.id),
+  });
+  deepStrictEqual(await recognise(`DPoP ${token}`), {
+    ok: false,
+    reason: "not_bound",
+    whose: whose(tokenId),
+  });
+  await revocations.revoke(tokenId, entrance.clock.now() + 900_000);
+  deepStrictEqual(await recognise(`Bearer ${token}`), {
+    ok: false,
+    reason: "revoked",
+    whose: whose(tokenId),
+  });
+  deepStrictEqual(await recognise(`Bearer ${key.id}_${"A".repeat(43)}`), {
+    ok: false,
+    reason: "key_wrong",
+    claimed: key.id,
+  });
+  await entrance.close();
 });

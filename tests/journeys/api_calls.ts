@@ -153,7 +153,7 @@ export function requireNowhere(
 function formsOf(secret: string): readonly string[] {
   const bytes = new TextEncoder().encode(secret);
   const utf16 = [...secret].join("\0");
-  return [
+  const forms = [
     secret,
     utf16,
     encodeURIComponent(secret),
@@ -165,6 +165,7 @@ function formsOf(secret: string): readonly string[] {
     hash("sha256", secret, "base64url"),
     new TextDecoder("latin1").decode(hash("sha256", secret, "buffer")),
   ];
+  return [...new Set(forms)];
 }
 
 /** Every file below a folder, its bytes as Latin-1 so that any ASCII text is found. */

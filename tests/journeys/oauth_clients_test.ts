@@ -463,7 +463,7 @@ async function signInBound(
   server: ServerUnderTest,
   username: string,
   password: string,
-  { publicKey, privateKey }: CryptoKeyPair,
+  { publicKey, privateKey }: client.CryptoKeyPair,
   nonce: string | undefined,
 ) {
   const url = `${server.origin}/v1/auth/login`;

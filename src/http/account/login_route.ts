@@ -1,6 +1,6 @@
 // Login: a name and a password to a session, bound to a key where its possession is proved (RFC 9449 §5).
 import { z } from "@hono/zod-openapi";
-import { Fault } from "../../faults/fault.ts";
+import { Fault, toFault } from "../../faults/fault.ts";
 import type { DpopProofs } from "../../identity/dpop_proof.ts";
 import { inSeconds } from "../administer.ts";
 import type { Exchange } from "../exchange.ts";
@@ -48,7 +48,11 @@ export function loginRoute(parts: AccountParts): AnyRoute {
         await record.sessionRefused(labelAccount(username), reason);
         return new Fault("sign_in_refused", `Cannot sign in: ${reason}`);
       };
-      const signedIn = await signIn({ username, password, network });
+      const signedIn = await signIn({ username, password, network }).catch(async (thrown) => {
+        // Also what was not even tried is on record with its account: too many failures, too many in the queue.
+        await record.sessionRefused(labelAccount(username), toFault(thrown).kind);
+        throw thrown;
+      });
       if (!signedIn.ok) throw await refused(signedIn.reason);
       const user = signedIn.value;
       const { session, refreshToken } = await sessions.open({ userId: user.id, network, boundTo });

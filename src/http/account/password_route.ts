@@ -1,6 +1,6 @@
 // Password route: a user changes the own password, by proving to know the old one.
 import { z } from "@hono/zod-openapi";
-import { Fault } from "../../faults/fault.ts";
+import { Fault, toFault } from "../../faults/fault.ts";
 import { checkPassword, PASSWORD_WORDS } from "../../identity/password_rules.ts";
 import { changedMeanwhile, fieldRefused } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
@@ -48,7 +48,10 @@ export function passwordRoute(parts: AccountParts): AnyRoute {
       if (!checked.ok) throw fieldRefused("/new_password", PASSWORD_WORDS[checked.reason]);
 
       // As at sign-in, so that a stolen token is no way to guess the password faster.
-      const proved = await signIn({ username, password: current, network });
+      const proved = await signIn({ username, password: current, network }).catch(async (thrown) => {
+        await record.sessionRefused(labelAccount(username), toFault(thrown).kind);
+        throw thrown;
+      });
       if (!proved.ok) {
         await record.sessionRefused(labelAccount(username), proved.reason);
         throw new Fault("sign_in_refused", `Cannot change a password: ${proved.reason}`, {

@@ -5,7 +5,7 @@ import type { Principal } from "../../access/principal.ts";
 import { Fault } from "../../faults/fault.ts";
 import type { AccessTokens } from "../../identity/access_token.ts";
 import type { DpopProofs } from "../../identity/dpop_proof.ts";
-import type { Sessions } from "../../identity/sessions.ts";
+import type { Refreshed, Session, Sessions } from "../../identity/sessions.ts";
 import type { Standings } from "../../identity/standings.ts";
 import type { Exchange } from "../exchange.ts";
 import { type Answer, type AnyRoute, defineRoute } from "../route.ts";
@@ -114,16 +114,34 @@ async function grantToSession(parts: TokenParts, exchange: Exchange, fields: Tok
   const scope = principal === undefined ? null : narrowScope(principal, fields.scope);
   const proved = await proveKey(parts, exchange);
 
-  // Asked also where it is not live: one that was used before has to end its session.
-  const refreshed = await sessions.refresh(presented, { network: exchange.clientNetwork, proved });
-  if (!refreshed.ok) {
-    if (refreshed.reason === "reused") await exchange.record.reuseDetected(refreshed.session.id);
-    throw grantRefused(refreshed.reason);
+  if (live === undefined || principal === undefined || live.boundTo !== proved) {
+    // Asked all the same: one that was used before has to end its session.
+    const refreshed = await sessions.refresh(presented, { network: exchange.clientNetwork, proved });
+    return await refuse(parts, exchange, live, refreshed.ok ? "unknown" : refreshed);
   }
-  if (principal === undefined) throw grantRefused("unknown");
-  const { session, refreshToken } = refreshed.value;
-  const order = { grant: "refresh_token", session: session.id, scope, boundTo: session.boundTo } as const;
-  return await giveToken(parts, exchange, principal, order, refreshToken);
+  // The record before the rotation: where it cannot be kept, the client still has a token that works.
+  const order = { grant: "refresh_token", session: live.id, scope, boundTo: live.boundTo } as const;
+  const answer = await giveToken(parts, exchange, principal, order);
+  const refreshed = await sessions.refresh(presented, { network: exchange.clientNetwork, proved });
+  if (!refreshed.ok) return await refuse(parts, exchange, live, refreshed);
+  return { ...answer, body: { ...answer.body, refresh_token: refreshed.value.refreshToken } };
+}
+
+/** Whose token it was stands in the record; the caller learns nothing of it. */
+async function refuse(
+  { standings, issuer }: TokenParts,
+  { record }: Exchange,
+  live: Session | undefined,
+  refused: "unknown" | Extract<Refreshed, { readonly ok: false }>,
+): Promise<never> {
+  const isReused = refused !== "unknown" && refused.reason === "reused";
+  const session = isReused ? refused.session : live;
+  if (session !== undefined) {
+    const team = (await standings.load(session.userId))?.team ?? null;
+    record.identify({ issuer, subject: session.userId, team, credential: session.id });
+  }
+  if (isReused) await record.reuseDetected(refused.session.id);
+  throw grantRefused(refused === "unknown" ? refused : refused.reason);
 }
 
 async function activeUser(parts: TokenParts, userId: string): Promise<Principal> {
@@ -158,8 +176,7 @@ async function giveToken(
   { record }: Exchange,
   { issuer, subject, team }: Principal,
   { grant, ...order }: TokenOrder,
-  refreshToken?: string,
-): Promise<Answer> {
+): Promise<Answer & { readonly body: Readonly<Record<string, unknown>> }> {
   const { session, scope, boundTo } = order;
   const { token, id, expiresAtSeconds } = await accessTokens.issue({ subject, ...order });
   record.identify({ issuer, subject, team, credential: id });
@@ -173,7 +190,6 @@ async function giveToken(
       access_token: token,
       token_type: boundTo === null ? "Bearer" : "DPoP",
       expires_in: accessTokens.ttlSeconds,
-      ...(refreshToken === undefined ? {} : { refresh_token: refreshToken }),
       ...(scope === null ? {} : { scope: scope.map(formatGrant).join(" ") }),
     },
   };

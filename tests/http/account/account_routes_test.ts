@@ -210,3 +210,25 @@ Deno.test("each allowed request leaves one verdict, and each change its record b
     await app.close();
   }
 });
+
+Deno.test("ASVS V16.3.1: a sign-in that is not even tried, after too many failures, is on record with its account", async () => {
+  const app = await openAppUnderTest();
+  try {
+    const attempt = async () =>
+      (await app.call("/v1/auth/login", postJson({ username: "admin", password: "wrong wrong wrong" })))
+        .status;
+    deepStrictEqual([await attempt(), await attempt(), await attempt(), await attempt()], [
+      401,
+      401,
+      401,
+      401,
+    ]);
+    strictEqual(await attempt(), 429);
+    const refusals = app.auditEvents().filter(({ type }) => type === "session.refused");
+    deepStrictEqual(refusals.map(({ reason }) => reason).slice(-2), ["wrong_password", "rate_limited"]);
+    strictEqual(new Set(refusals.map(({ account }) => account)).size, 1);
+    strictEqual(app.auditEvents().filter(({ type }) => type === "request.refused").length, 0);
+  } finally {
+    await app.close();
+  }
+});

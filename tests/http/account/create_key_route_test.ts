@@ -16,6 +16,7 @@ const kept = async (world: World, { id }: User) => {
     addresses: [],
     boundTo: null,
     expiresAtMs: world.clock.now() + 1000 * DAY_SECONDS,
+    seenByOthers: false,
   });
   return key;
 };
@@ -124,7 +125,7 @@ Deno.test("no key is wider than who makes it: not by roles, not by the credentia
     ], scope);
     deepStrictEqual(called.events, []);
   }
-  const narrow = world.as(user, { kind: "api_key", scope: ["key:write/own", "model:infer/use-*"] });
+  const narrow = world.as(user, { scope: ["key:write/own", "model:infer/use-*"] });
   deepStrictEqual(refusalOf(await create(world, narrow)), refused);
   deepStrictEqual(refusalOf(await create(world, narrow, { scopes: ["model:infer"] })), refused);
   deepStrictEqual(
@@ -199,4 +200,19 @@ Deno.test("nobody has more than 200 keys", async () => {
   for (let count = 0; count < 199; count++) await kept(world, user);
   strictEqual((await create(world, world.as(user))).status, 201);
   deepStrictEqual(refusalOf(await create(world, world.as(user))), [409, "conflict"]);
+});
+
+Deno.test("an API key makes no keys: one that ends, or is bound, would make one that is not", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  for (const body of [{}, { owner: `usr_${NOBODY}` }, { scopes: ["key:read/own"] }]) {
+    const called = await create(world, world.as(user, { kind: "api_key" }), body);
+    deepStrictEqual([...refusalOf(called), called.detail, called.events], [
+      403,
+      "forbidden",
+      "An API key makes no keys: sign in, or use a client's token.",
+      [],
+    ]);
+  }
+  deepStrictEqual(await world.apiKeys.list({ limit: 10 }), []);
 });

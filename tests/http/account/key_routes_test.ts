@@ -1,5 +1,6 @@
 // API keys over HTTP: their text is told once, they do no more than who makes and who owns them, and belong to one account.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { grantsIn } from "../../../src/http/object_fields.ts";
 import type { User } from "../../../src/identity/users.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "../admin/handler_under_test.ts";
 
@@ -16,6 +17,7 @@ const kept = async (world: World, { id }: User) => {
     addresses: [],
     boundTo: null,
     expiresAtMs: world.clock.now() + 1000 * DAY_SECONDS,
+    seenByOthers: false,
   });
   return key;
 };
@@ -24,7 +26,7 @@ Deno.test("a narrowed credential does not learn the new secret of a wider key of
   const world = await openWorld();
   const user = await world.user("mia", ["user"]);
   const { id } = await kept(world, user);
-  const narrow = world.as(user, { kind: "api_key", scope: ["key:write/own", "key:read/own"] });
+  const narrow = world.as(user, { scope: ["key:write/own", "key:read/own"] });
   deepStrictEqual(refusalOf(await world.call(narrow, "POST", `/v1/keys/${id}/rotate`, {})), [
     403,
     "forbidden",
@@ -146,7 +148,7 @@ Deno.test("a key that is changed meanwhile is neither rotated nor deleted: confl
   const { id } = await kept(world, user);
   const rotateElsewhere = async (): Promise<void> => {
     const found = await world.apiKeys.read(id);
-    ok(found && await world.apiKeys.rotate(found, 0));
+    ok(found && await world.apiKeys.rotate(found, 0, "owner"));
   };
   world.changeMeanwhile(rotateElsewhere);
   deepStrictEqual(refusalOf(await world.call(world.as(user), "POST", `/v1/keys/${id}/rotate`, {})), [
@@ -198,4 +200,93 @@ Deno.test("no key is made, told or deleted without its record", async () => {
   deepStrictEqual(refusalOf(await world.call(world.as(user), "GET", `/v1/keys/${id}`)), unavailable);
   deepStrictEqual(refusalOf(await world.call(world.as(user), "GET", "/v1/keys")), unavailable);
   strictEqual((await world.apiKeys.list({ limit: 10 })).length, 1);
+});
+
+Deno.test("nobody deletes a key of somebody with more rights; one of an account that is gone, who reaches it", async () => {
+  const world = await openWorld();
+  const bo = await world.user("bo", ["admin"]);
+  const { id } = await kept(world, bo);
+  const lead = world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["team-admin", "user"] });
+  const called = await world.call(lead, "DELETE", `/v1/keys/${id}`);
+  deepStrictEqual([refusalOf(called), called.events], [[403, "forbidden"], []]);
+  const grants = grantsIn(["key:read", "key:write"]);
+  await world.roleBook.put(
+    { team: null, name: "locksmith", description: "", builtIn: false, createdAtMs: 0, grants },
+    undefined,
+  );
+  const locksmith = world.as({ id: `usr_${NOBODY}`, team: "blue", roles: ["locksmith"] });
+  deepStrictEqual(refusalOf(await world.call(locksmith, "DELETE", `/v1/keys/${id}`)), [403, "forbidden"]);
+  ok(await world.apiKeys.read(id));
+  const found = await world.users.read(bo.id);
+  ok(found && await world.users.remove(found));
+  strictEqual((await world.call(locksmith, "DELETE", `/v1/keys/${id}`)).status, 204);
+});
+
+Deno.test("one's own key is deleted by a credential that does less than its owner", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  const { id } = await kept(world, user);
+  const narrowed = world.as(user, { kind: "api_key", scope: ["key:read/own", "key:write/own"] });
+  strictEqual((await world.call(narrowed, "DELETE", `/v1/keys/${id}`)).status, 204);
+});
+
+Deno.test("an API key rotates no key, not even itself", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  const { id } = await kept(world, user);
+  for (const target of [id, `pck_${NOBODY}`]) {
+    const called = await world.call(
+      world.as(user, { kind: "api_key", id }),
+      "POST",
+      `/v1/keys/${target}/rotate`,
+      {},
+    );
+    deepStrictEqual([...refusalOf(called), called.detail, called.events], [
+      403,
+      "forbidden",
+      "An API key makes no keys: sign in, or use a client's token.",
+      [],
+    ]);
+  }
+});
+
+Deno.test("who else has seen a key is known from who made it and who rotated it last", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  const lead = world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["team-admin", "user"] });
+  const own = (await create(world, world.as(user))).body.id;
+  const given = (await create(world, lead, { owner: user.id })).body.id;
+  const twins = (await create(world, world.external(["admin"]), { owner: user.id })).body.id;
+  const isSeen = async (id: string): Promise<boolean | undefined> =>
+    (await world.apiKeys.read(id))?.value.seenByOthers;
+  deepStrictEqual([await isSeen(own), await isSeen(given), await isSeen(twins)], [false, true, true]);
+  const rotate = async (caller: Caller, grace: number): Promise<boolean | undefined> => {
+    const called = await world.call(caller, "POST", `/v1/keys/${own}/rotate`, { grace_seconds: grace });
+    strictEqual(called.status, 200);
+    return await isSeen(own);
+  };
+  deepStrictEqual(
+    [
+      await rotate(world.as(user), 60),
+      await rotate(lead, 60),
+      // The text that the other one knows still passes.
+      await rotate(world.as(user), 60),
+      await rotate(world.as(user), 0),
+      await rotate(lead, 0),
+    ],
+    [false, true, true, false, true],
+  );
+});
+
+Deno.test("a key that somebody else rotates while its owner's roles are changed is none any more", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  const { id } = await kept(world, user);
+  const lead = world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["team-admin", "user"] });
+  world.changeMeanwhile(async () => {
+    const found = await world.users.read(user.id);
+    ok(found && await world.users.replace(found, { ...user, roles: ["admin"] }));
+  });
+  deepStrictEqual(refusalOf(await world.call(lead, "POST", `/v1/keys/${id}/rotate`, {})), [409, "conflict"]);
+  strictEqual(await world.apiKeys.read(id), undefined);
 });

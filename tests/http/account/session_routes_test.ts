@@ -1,5 +1,6 @@
 // Sign-out, and the list of one's own sessions: whose they are, and that what is ended is over.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { grantsIn } from "../../../src/http/object_fields.ts";
 import type { User } from "../../../src/identity/users.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "../admin/handler_under_test.ts";
 
@@ -140,7 +141,7 @@ Deno.test("one session is ended by its owner, by who looks after the team, and b
   const people = {
     owner: world.as(owner),
     mate: world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["user"] }),
-    lead: world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["team-admin"] }),
+    lead: world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["team-admin", "user"] }),
     stranger: world.as({ id: `usr_${NOBODY}`, team: "blue", roles: ["team-admin"] }),
     auditor: world.as({ id: `usr_${NOBODY}`, team: "blue", roles: ["auditor"] }),
     admin: world.as({ id: `usr_${NOBODY}`, team: "blue", roles: ["admin"] }),
@@ -196,4 +197,33 @@ Deno.test("a token narrowed to something else neither sees nor ends sessions", a
       "scope_insufficient",
     ]);
   }
+});
+
+Deno.test("nobody ends a session of somebody with more rights; one of an account that is gone, who reaches it", async () => {
+  const world = await openWorld();
+  const bo = await world.user("bo", ["admin"]);
+  const session = await open(world, bo);
+  const lead = world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["team-admin", "user"] });
+  const target = `/v1/auth/sessions/${session.id}`;
+  const called = await world.call(lead, "DELETE", target);
+  deepStrictEqual([refusalOf(called), called.events], [[403, "forbidden"], []]);
+  ok(await world.sessions.read(session.id));
+  const grants = grantsIn(["session:read", "session:end"]);
+  await world.roleBook.put(
+    { team: null, name: "porter", description: "", builtIn: false, createdAtMs: 0, grants },
+    undefined,
+  );
+  const porter = world.as({ id: `usr_${NOBODY}`, team: "blue", roles: ["porter"] });
+  deepStrictEqual(refusalOf(await world.call(porter, "DELETE", target)), [403, "forbidden"]);
+  const found = await world.users.read(bo.id);
+  ok(found && await world.users.remove(found));
+  strictEqual((await world.call(porter, "DELETE", target)).status, 204);
+});
+
+Deno.test("one's own session ends by a credential that does less than its owner", async () => {
+  const world = await openWorld();
+  const bo = await world.user("bo", ["admin"]);
+  const session = await open(world, bo);
+  const narrowed = world.as(bo, { scope: ["session:read/own", "session:end/own"] });
+  strictEqual((await world.call(narrowed, "DELETE", `/v1/auth/sessions/${session.id}`)).status, 204);
 });

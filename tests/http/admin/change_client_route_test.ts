@@ -129,3 +129,18 @@ Deno.test("a client that was changed meanwhile is neither changed, rotated nor d
   }
   strictEqual((await world.clients.read(client.id))?.value.disabled, false);
 });
+
+Deno.test("roles that give a client more end its keys that others have seen; other changes do not", async () => {
+  const world = await openWorld();
+  const client = await made(world);
+  const { body: key } = await world.call(lead(world), "POST", "/v1/keys", { name: "seen", owner: client.id });
+  const ended = ({ events: [event] }: Awaited<ReturnType<typeof change>>): unknown =>
+    event?.type === "object.changed" && (event.after as { api_keys?: string } | null)?.api_keys;
+  for (const body of [{ name: "nightly" }, { roles: ["user"] }, { disabled: true }, { roles: [] }]) {
+    strictEqual(ended(await change(world, lead(world), client, body)), undefined);
+    ok(await world.apiKeys.read(key.id));
+  }
+  const called = await change(world, lead(world), client, { roles: ["user"] });
+  deepStrictEqual([called.status, ended(called)], [200, "ended"]);
+  strictEqual(await world.apiKeys.read(key.id), undefined);
+});

@@ -147,3 +147,53 @@ Deno.test("no role is written, read or deleted without a record", async () => {
   ok(world.roleBook.find("red", "helper"));
   strictEqual(world.roleBook.find("red", "new"), undefined);
 });
+
+Deno.test("a role that a user or a client of its team has is not deleted, or its name could come back to them as another", async () => {
+  const world = await openWorld();
+  await book(world, "red", "helper", ["user:read/team"]);
+  await book(world, "blue", "helper", ["user:read/own"]);
+  const remove = (place: string) => world.call(admin(world), "DELETE", `/v1/roles/${place}`);
+  const held = async (place: string): Promise<void> => {
+    const called = await remove(place);
+    deepStrictEqual([...refusalOf(called), called.detail, called.events], [
+      409,
+      "conflict",
+      "The role is still held by users or clients.",
+      [],
+    ]);
+  };
+  const mia = await world.user("mia", ["user", "helper"]);
+  await held("red/helper");
+  // Whose name it is elsewhere is somebody else.
+  strictEqual((await remove("blue/helper")).status, 204);
+  const found = await world.users.read(mia.id);
+  ok(found && await world.users.remove(found));
+  const { client } = await world.clients.create({
+    name: "batch",
+    team: "red",
+    roles: ["helper"],
+    authentication: "secret",
+    keys: [],
+  });
+  await held("red/helper");
+  const batch = await world.clients.read(client.id);
+  ok(batch && await world.clients.remove(batch));
+  strictEqual((await remove("red/helper")).status, 204);
+  await book(world, null, "reader", ["user:read/team"]);
+  await world.user("max", ["reader"], "blue");
+  await held("-/reader");
+});
+
+Deno.test("of many users and clients the last one's role counts too", async () => {
+  const world = await openWorld();
+  await book(world, "red", "helper", ["user:read/team"]);
+  for (let count = 0; count <= 200; count++) {
+    const roles = count === 200 ? ["helper"] : [];
+    await world.clients.create({ name: "batch", team: "red", roles, authentication: "secret", keys: [] });
+    world.clock.advance(1); // ids sort by the millisecond of their birth
+  }
+  deepStrictEqual(refusalOf(await world.call(lead(world), "DELETE", "/v1/roles/red/helper")), [
+    409,
+    "conflict",
+  ]);
+});

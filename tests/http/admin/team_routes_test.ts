@@ -6,9 +6,10 @@ import { NOBODY, openWorld, refusalOf, typesOf, type World } from "./handler_und
 
 type Caller = ReturnType<World["as"]>;
 
-const admin = (world: World) => world.as({ id: `usr_${NOBODY}`, team: "default", roles: ["admin"] });
+// Programs: behind a user there would have to be an account, which every change asks after.
+const admin = (world: World) => world.as({ id: `cli_${NOBODY}`, team: "default", roles: ["admin"] });
 const lead = (world: World, team = "red") =>
-  world.as({ id: `usr_${NOBODY}`, team, roles: ["team-admin", "user"] });
+  world.as({ id: `cli_${NOBODY}`, team, roles: ["team-admin", "user"] });
 const create = (world: World, caller: Caller, body: JsonValue) =>
   world.call(caller, "POST", "/v1/teams", body);
 const CONFLICT = [409, "conflict"];
@@ -191,4 +192,30 @@ Deno.test("only who may rotate signing keys sees or rotates them, and not withou
     "unavailable",
   ]);
   strictEqual(world.signingKeys.active().keyId, before);
+});
+
+Deno.test("a team that is not there is refused as one that is, before anything is read", async () => {
+  const world = await openWorld();
+  await world.roleBook.put({
+    team: null,
+    name: "host",
+    description: "",
+    builtIn: false,
+    createdAtMs: 0,
+    grants: grantsIn(["team:read", "team:write/team"]),
+  }, undefined);
+  const host = world.as({ id: `usr_${NOBODY}`, team: "red", roles: ["host"] });
+  let reads = 0;
+  world.store.get = (table, key) => {
+    if (table === "teams") reads++;
+    return world.memory.get(table, key);
+  };
+  for (const id of ["blue", "green"]) {
+    const seen = await world.call(host, "PATCH", `/v1/teams/${id}`, { description: "x" });
+    deepStrictEqual(refusalOf(seen), [403, "forbidden"], id);
+    const hidden = await world.call(lead(world), "GET", `/v1/teams/${id}`);
+    deepStrictEqual(refusalOf(hidden), [404, "not_found"], id);
+  }
+  strictEqual(reads, 0);
+  deepStrictEqual(refusalOf(await world.call(host, "GET", "/v1/teams/green")), [404, "not_found"]);
 });

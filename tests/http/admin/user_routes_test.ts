@@ -5,9 +5,10 @@ import { NOBODY, openWorld, OTHER_PASSWORD, refusalOf, typesOf, type World } fro
 
 type Caller = ReturnType<World["as"]>;
 
-const admin = (world: World) => world.as({ id: `usr_${NOBODY}`, team: "default", roles: ["admin"] });
+// Programs: behind a user there would have to be an account, which every change asks after.
+const admin = (world: World) => world.as({ id: `cli_${NOBODY}`, team: "default", roles: ["admin"] });
 const lead = (world: World, team = "red") =>
-  world.as({ id: `usr_${NOBODY}`, team, roles: ["team-admin", "user"] });
+  world.as({ id: `cli_${NOBODY}`, team, roles: ["team-admin", "user"] });
 const create = (world: World, caller: Caller, body: Record<string, JsonValue> = {}) =>
   world.call(caller, "POST", "/v1/users", {
     username: "mia",
@@ -223,4 +224,64 @@ Deno.test("no user is made, seen or deleted without a record", async () => {
   }
   deepStrictEqual(refusalOf(await create(world, admin(world), { username: "max" })), unavailable);
   deepStrictEqual((await world.users.list({ limit: 10 })).map(({ id }) => id), [mia.id]);
+});
+
+Deno.test("nobody ends the sessions of somebody with more rights; one's own end whatever one may do", async () => {
+  const world = await openWorld();
+  const bo = await world.user("bo", ["admin"]);
+  await world.sessions.open({ userId: bo.id, network: "192.0.2.1", boundTo: null });
+  const called = await world.call(lead(world), "DELETE", `/v1/users/${bo.id}/sessions`);
+  deepStrictEqual([refusalOf(called), called.events], [[403, "forbidden"], []]);
+  strictEqual((await world.sessions.list(bo.id)).length, 1);
+  // A credential that is narrowed to it does less than its owner, and still ends the owner's sessions.
+  const narrowed = world.as(bo, { scope: ["user:read/own", "session:read/own", "session:end/own"] });
+  deepStrictEqual((await world.call(narrowed, "DELETE", `/v1/users/${bo.id}/sessions`)).body, { ended: 1 });
+});
+
+Deno.test("nobody forgets the failures of oneself: the limit of guesses would be none", async () => {
+  const world = await openWorld();
+  const lea = await world.user("lea", ["team-admin", "user"]);
+  const called = await world.call(world.as(lea), "POST", `/v1/users/${lea.id}/unlock`);
+  deepStrictEqual([...refusalOf(called), called.detail, called.events], [
+    409,
+    "conflict",
+    "Somebody else has to do that.",
+    [],
+  ]);
+});
+
+Deno.test("of two admins who delete each other at the same moment, one is left", async () => {
+  const world = await openWorld();
+  const [ann, bo] = [await world.user("ann", ["admin"]), await world.user("bo", ["admin"])];
+  world.changeMeanwhile(async () => {
+    strictEqual((await world.call(world.as(bo), "DELETE", `/v1/users/${ann.id}`)).status, 204);
+  });
+  const called = await world.call(world.as(ann), "DELETE", `/v1/users/${bo.id}`);
+  deepStrictEqual(refusalOf(called), [409, "conflict"]);
+  deepStrictEqual((await world.users.list({ limit: 10 })).map(({ id }) => id), [bo.id]);
+});
+
+Deno.test("a user who is no more what the gate saw deletes nobody: conflict, before it is recorded", async () => {
+  const world = await openWorld();
+  const [ann, bo, mia] = [
+    await world.user("ann", ["admin"]),
+    await world.user("bo", ["admin"]),
+    await world.user("mia", ["user"]),
+  ];
+  const refused = async (): Promise<void> => {
+    const called = await world.call(world.as(ann), "DELETE", `/v1/users/${mia.id}`);
+    deepStrictEqual([...refusalOf(called), called.detail, called.events], [
+      409,
+      "conflict",
+      "Your own account was changed meanwhile. Try again.",
+      [],
+    ]);
+  };
+  for (const body of [{ roles: ["admin", "user"] }, { roles: ["admin"], disabled: true }, { team: "blue" }]) {
+    strictEqual((await world.call(world.as(bo), "PATCH", `/v1/users/${ann.id}`, body)).status, 200);
+    await refused();
+  }
+  strictEqual((await world.call(world.as(bo), "DELETE", `/v1/users/${ann.id}`)).status, 204);
+  await refused();
+  ok(await world.users.read(mia.id));
 });

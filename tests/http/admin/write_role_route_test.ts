@@ -162,3 +162,57 @@ Deno.test("each field of a role has its rules, and a path that names none is not
     deepStrictEqual(refusalOf(await put(world, admin(world), place, ["user:read/own"])), [404, "not_found"]);
   }
 });
+
+Deno.test("no role is made under a name that somebody there bears already: they would have it at once", async () => {
+  const world = await openWorld();
+  // As after a role that was deleted while somebody was given it.
+  await world.user("mia", ["user", "ghost"]);
+  await world.clients.create({
+    name: "batch",
+    team: "blue",
+    roles: ["shade"],
+    authentication: "secret",
+    keys: [],
+  });
+  for (const place of ["red/ghost", "-/ghost", "blue/shade", "-/shade"]) {
+    const called = await put(world, admin(world), place, ["user:read/own"]);
+    deepStrictEqual([...refusalOf(called), called.detail, called.events], [
+      409,
+      "conflict",
+      "Users or clients have a role of that name. Take it from them first.",
+      [],
+    ], place);
+  }
+  for (const place of ["blue/ghost", "red/shade"]) {
+    strictEqual((await put(world, admin(world), place, ["user:read/own"])).status, 201, place);
+  }
+  // Whoever may not write it at all is not told.
+  deepStrictEqual(refusalOf(await put(world, lead(world), "red/ghost", ["model:read/use-*"])), FORBIDDEN);
+});
+
+Deno.test("a role that somebody has can be replaced", async () => {
+  const world = await openWorld();
+  await book(world, "red", "helper", ["user:read/team"]);
+  await world.user("mia", ["helper"]);
+  strictEqual((await put(world, lead(world), "red/helper", ["user:read/own"])).status, 200);
+});
+
+Deno.test("a role does not outlive its team: where the team is deleted meanwhile, there is none", async () => {
+  const world = await openWorld();
+  world.changeMeanwhile(async () => {
+    strictEqual((await world.call(admin(world), "DELETE", "/v1/teams/red")).status, 204);
+  });
+  deepStrictEqual(refusalOf(await put(world, admin(world), "red/helper", ["user:read/own"])), [
+    409,
+    "conflict",
+  ]);
+  strictEqual(world.roleBook.find("red", "helper"), undefined);
+});
+
+Deno.test("a team that is given a role while it is being deleted stays", async () => {
+  const world = await openWorld();
+  world.changeMeanwhile(async () => {
+    strictEqual((await put(world, admin(world), "red/helper", ["user:read/own"])).status, 201);
+  });
+  deepStrictEqual(refusalOf(await world.call(admin(world), "DELETE", "/v1/teams/red")), [409, "conflict"]);
+});

@@ -35,7 +35,7 @@ Deno.test("refresh_token trades a token for the next one and an access token of 
 
 Deno.test("a refresh token that comes a second time ends the session with all its tokens, and is recorded (RFC 9700 §4.14.2)", async () => {
   await withOauth(async (oauth) => {
-    const { session, refreshToken } = await oauth.session(["user"]);
+    const { user, session, refreshToken } = await oauth.session(["user"]);
     const { body } = await oauth.post(TOKEN_URL, refreshing(refreshToken));
     deepStrictEqual(outcomeOf(await oauth.post(TOKEN_URL, refreshing(refreshToken))), [400, "invalid_grant"]);
     strictEqual(await oauth.opens(`Bearer ${body.access_token}`), false);
@@ -47,6 +47,11 @@ Deno.test("a refresh token that comes a second time ends the session with all it
       event.type === "session.reuse_detected" && event.session === session.id
     );
     deepStrictEqual([reused.length, oauth.events("request.refused").length], [1, 2]);
+    // Whose it was stands in the record, and nowhere else (ASVS V16.2.1).
+    for (const event of [reused[0], oauth.events("request.refused")[0]]) {
+      ok(event !== undefined && "credential" in event);
+      deepStrictEqual([event.subject, event.credential], [user.id, session.id]);
+    }
   });
 });
 
@@ -134,5 +139,19 @@ Deno.test("no token, of any kind, is in the log or the trail", async () => {
     for (const kept of [refreshToken, String(body.access_token), String(body.refresh_token)]) {
       ok(!written.includes(kept));
     }
+  });
+});
+
+Deno.test("ASVS V16.5.2: while nothing can be recorded a refresh is 503 and uses nothing up; afterwards the same token works", async () => {
+  await withOauth(async (oauth) => {
+    const { refreshToken } = await oauth.session(["user"]);
+    oauth.trail.setFailing(true);
+    deepStrictEqual(outcomeOf(await oauth.post(TOKEN_URL, refreshing(refreshToken))), [
+      503,
+      "temporarily_unavailable",
+    ]);
+    oauth.trail.setFailing(false);
+    strictEqual((await oauth.post(TOKEN_URL, refreshing(refreshToken))).status, 200);
+    deepStrictEqual(oauth.events("session.reuse_detected"), []);
   });
 });
