@@ -45,6 +45,7 @@ export async function openAuthenticationCases(
     addresses: [],
     boundTo: null,
     expiresAtMs: systemClock.now() + DAY_MS,
+    seenByOthers: false,
   });
 
   const issue = async (boundTo: string | null): Promise<string> =>

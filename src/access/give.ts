@@ -10,7 +10,7 @@ import type { Principal } from "./principal.ts";
  * @param toTeam null: to members of every team
  */
 export function canGive(
-  { grants, scope, team }: Principal,
+  { grants, scope, team }: Pick<Principal, "grants" | "scope" | "team">,
   others: readonly Grant[],
   toTeam: string | null,
 ): boolean {

@@ -81,6 +81,15 @@ export const BUILT_IN_ROLES: ReadonlyMap<string, Role> = new Map([
   ]),
 ].map((role) => [role.name, role]));
 
+/** What every custom role gives besides its own grants. */
+export const OWN_GRANTS: readonly Grant[] = OWN.map(grantIn);
+
+function grantIn(text: string): Grant {
+  const grant = parseGrant(text);
+  if (!grant.ok) throw new TypeError(`Cannot build a role: ${text} is no grant`);
+  return grant.value;
+}
+
 function builtIn(name: string, description: string, grants: readonly string[]): Role {
   return {
     name,
@@ -88,10 +97,6 @@ function builtIn(name: string, description: string, grants: readonly string[]): 
     description,
     builtIn: true,
     createdAtMs: 0,
-    grants: grants.map((text) => {
-      const grant = parseGrant(text);
-      if (!grant.ok) throw new TypeError(`Cannot build the role ${name}: ${text} is no grant`);
-      return { ...grant.value, cardRole: isModelRole(name) ? name : null };
-    }),
+    grants: grants.map((text) => ({ ...grantIn(text), cardRole: isModelRole(name) ? name : null })),
   };
 }

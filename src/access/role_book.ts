@@ -1,14 +1,17 @@
 // Role book: every role there is, built-in and custom. Known in memory, for it is asked at every request; kept in the store.
 import type { JsonValue } from "../encoding/canonical_json.ts";
 import { Fault } from "../faults/fault.ts";
-import type { RecordStore } from "../store/record_store.ts";
+import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { SealedTable } from "../vault/sealed_store.ts";
 import { formatGrant, type Grant, parseGrant } from "./grant.ts";
-import { BUILT_IN_ROLES, type Role } from "./role.ts";
+import { BUILT_IN_ROLES, OWN_GRANTS, type Role } from "./role.ts";
 
 /** The roles. Changes hold from the next request on. */
 export interface RoleBook {
-  /** What roles give to somebody of a team, by their names; a name that is no role of that team gives nothing. */
+  /**
+   * What roles give to somebody of a team, by their names; a name that is no role of that team gives nothing. Every custom role
+   * also gives `OWN_GRANTS`.
+   */
   grantsOf(team: string, names: readonly string[]): readonly Grant[];
   /** The role that a name means in a team (null: for the whole server). */
   find(team: string | null, name: string): Role | undefined;
@@ -18,10 +21,11 @@ export interface RoleBook {
    * Makes a custom role, or replaces one.
    *
    * @param found what `find` gave; undefined: the role is new
+   * @param also what is written together with it, or not at all
    * @throws Fault `conflict` when the name is built in, or means a role elsewhere that this one would hide or be hidden by,
-   * when the team has too many roles, or when another change came between
+   * when the team has too many roles, or when another change came between, of it or of what `also` expects
    */
-  put(role: Role, found: Role | undefined): Promise<void>;
+  put(role: Role, found: Role | undefined, also?: readonly RecordChange[]): Promise<void>;
   /**
    * Deletes a custom role.
    *
@@ -65,7 +69,12 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
     else custom.set(key, kept);
     resolved.clear();
   }
-  async function write({ team, name }: Role, found: Role | undefined, next: Role | undefined): Promise<void> {
+  async function write(
+    { team, name }: Role,
+    found: Role | undefined,
+    next: Role | undefined,
+    also: readonly RecordChange[] = [],
+  ): Promise<void> {
     const key = keyOf(team, name);
     const kept = custom.get(key);
     if (kept?.role !== found || underWay.has(name)) throw changedMeanwhile(name);
@@ -74,8 +83,8 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
       const change = await table.changeOf(key, next && roleRecord(next), {
         expects: kept?.version ?? "nothing",
       });
-      if (!await store.write([change])) {
-        // Another instance was here.
+      if (!await store.write([change, ...also])) {
+        // Another instance was here, or what was to be written with it was changed.
         const stands = await table.read(key);
         keep(key, stands && { role: parseRole(stands.value), version: stands.version });
         throw changedMeanwhile(name);
@@ -91,7 +100,11 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
       const key = JSON.stringify([team, names]);
       let grants = resolved.get(key);
       if (grants === undefined) {
-        grants = names.flatMap((name) => find(team, name)?.grants ?? []);
+        grants = names.flatMap((name) => {
+          const role = find(team, name);
+          // Whoever has a role can look after what is their own: sign out, change the password, end a session.
+          return role === undefined ? [] : role.builtIn ? role.grants : [...role.grants, ...OWN_GRANTS];
+        });
         if (resolved.size >= RESOLVED_MAX) resolved.clear();
         resolved.set(key, grants);
       }
@@ -99,7 +112,7 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
     },
     find,
     list: () => [...BUILT_IN_ROLES.values(), ...customRoles()],
-    async put(role, found) {
+    async put(role, found, also) {
       const { name, team } = role;
       const roles = customRoles();
       const isTaken = BUILT_IN_ROLES.has(name) ||
@@ -118,7 +131,7 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
           `Cannot write the role ${name}: a built-in role's grant is none of its own`,
         );
       }
-      await write(role, found, { ...role, builtIn: false });
+      await write(role, found, { ...role, builtIn: false }, also);
     },
     remove: (found) => write(found, found, undefined),
   };

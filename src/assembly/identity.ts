@@ -14,6 +14,7 @@ import { openSessions, type Sessions } from "../identity/sessions.ts";
 import { openSignIn, type SignIn } from "../identity/sign_in.ts";
 import { openSigningKeys, type SigningKeys } from "../identity/signing_keys.ts";
 import { openStandings, type Standing, type Standings } from "../identity/standings.ts";
+import { openStoredReplayStore } from "../identity/stored_replay_store.ts";
 import { openTeams, type Teams } from "../identity/teams.ts";
 import { openUsers, type Users, userStanding } from "../identity/users.ts";
 import { openLockout } from "../limits/lockout.ts";
@@ -38,13 +39,14 @@ export interface Identity {
   readonly externalTokens: readonly ExternalTokens[];
   readonly standings: Standings;
   readonly proofs: DpopProofs;
+  /** Of clients' assertions. */
   readonly replays: ReplayStore;
   readonly authenticate: Authenticate;
 }
 
 /** Opens all of it over the store. */
 export async function openIdentity(
-  { store, keyRing }: Trust,
+  { store, keyRing, trail }: Trust,
   config: Config,
   clock: Clock,
   log: Log,
@@ -76,6 +78,14 @@ export async function openIdentity(
     clock,
     configured: config.signingKey,
     overlapMs: LIFETIME_SECONDS_MAX * 1000,
+    recordRotation: (before, next) =>
+      trail.record({
+        type: "command.changed",
+        command: config.signingKey === undefined ? "first start" : "settings",
+        object: "signing_key",
+        before: before === null ? null : { active: before },
+        after: { active: next },
+      }),
   });
   const accessTokens = openAccessTokens({
     issuer,
@@ -98,8 +108,9 @@ export async function openIdentity(
   opened.push(async () => {
     for (const external of externalTokens) await external.close();
   });
-  const replays = openMemoryReplayStore(clock);
-  const proofs = openDpopProofs({ publicUrl: issuer, clock, replays });
+  // A proof's nonce is of this process and ends with it; an assertion has none, and must not work again after a restart.
+  const proofs = openDpopProofs({ publicUrl: issuer, clock, replays: openMemoryReplayStore(clock) });
+  const replays = openStoredReplayStore(store);
   const authenticate = openAuthenticate({
     accessTokens,
     apiKeys,

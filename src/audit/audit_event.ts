@@ -35,7 +35,7 @@ export type AuditEvent =
     readonly roles: readonly string[];
     readonly actor: string;
   }
-  /** A change by a command on the data folder, while no server ran on it. */
+  /** A change without a request: by a command on the data folder, while no server ran on it, or by the settings at a start. */
   | {
     readonly type: "command.changed";
     readonly command: string;
@@ -43,7 +43,13 @@ export type AuditEvent =
     readonly before: JsonValue;
     readonly after: JsonValue;
   }
-  | Requester & { readonly type: "session.started"; readonly expiresAtSeconds: number }
+  | Requester & {
+    readonly type: "session.started";
+    readonly session: string;
+    /** Older sessions of the same user that had to end for it. */
+    readonly displaced: readonly string[];
+    readonly expiresAtSeconds: number;
+  }
   /** `account` is a keyed pseudonym of the name that was tried. */
   | Requester & { readonly type: "session.refused"; readonly account: string; readonly reason: string }
   | Requester & { readonly type: "session.ended"; readonly session: string | null }

@@ -51,8 +51,15 @@ export class RequestRecord {
     this.#caller = { issuer, subject, team, credential };
   }
 
-  async sessionStarted(expiresAtSeconds: number): Promise<void> {
-    await this.#trail.record({ type: "session.started", ...this.#requester(), expiresAtSeconds });
+  /** @param started.displaced ids of older sessions that had to end for it */
+  async sessionStarted(
+    started: {
+      readonly session: string;
+      readonly displaced: readonly string[];
+      readonly expiresAtSeconds: number;
+    },
+  ): Promise<void> {
+    await this.#trail.record({ type: "session.started", ...this.#requester(), ...started });
     this.#verdictRecorded = true;
   }
 

@@ -11,9 +11,12 @@ import { systemClock } from "../time/clock.ts";
 /** Prints one line for a person. */
 type Print = (line: string) => void;
 
-/** Gives a user a new random password, shown once, and ends all sessions of that user. */
+/** API keys are counted up to so many. */
+const KEYS_COUNTED_MAX = 200;
+
+/** Gives a user a new random password, shown once, and ends all sessions of that user. API keys go on working: it says how many. */
 export async function setPassword(config: Config, username: string, print: Print): Promise<number> {
-  return await withDataFolder(config, async ({ users, sessions }, trail) => {
+  return await withDataFolder(config, async ({ users, sessions, apiKeys }, trail) => {
     const user = await users.findByName(username);
     const found = user === undefined ? undefined : await users.read(user.id);
     if (found === undefined) throw new Fault("not_found", `there is no user "${username}"`);
@@ -31,6 +34,12 @@ export async function setPassword(config: Config, username: string, print: Print
     const ended = await sessions.endAll(found.value.id);
     print(`password     ${password}   (shown this once)`);
     print(`sessions     ${ended} ended`);
+    const keys = await apiKeys.list({ ownerId: found.value.id, limit: KEYS_COUNTED_MAX });
+    const live = keys.filter(({ expiresAtMs }) => expiresAtMs > systemClock.now()).length;
+    const atLeast = keys.length < KEYS_COUNTED_MAX ? "" : "at least ";
+    print(
+      `API keys     ${atLeast}${live} go on working (GET /v1/keys lists them, DELETE /v1/keys/{id} ends one)`,
+    );
     if (found.value.disabled) print(`${username} is disabled: an admin has to enable the account`);
     return 0;
   });

@@ -47,6 +47,11 @@ export interface AccessTokenClaims {
 export type AccessTokenOrder = Pick<AccessTokenClaims, "subject" | "session" | "scope" | "boundTo"> & {
   /** Absent: a user of this server, who signed in at the server's own client (RFC 9068 §2.2 demands one). */
   readonly clientId?: string;
+  /**
+   * Tokens of this second and before are over (`Standing.tokensNotBeforeSeconds`): one that is issued in it is dated a second
+   * later, which any verifier's leeway covers.
+   */
+  readonly issuedAfterSeconds?: number | null;
 };
 
 /** A token that was just issued. */
@@ -108,10 +113,11 @@ export function openAccessTokens(options: {
   return {
     issuer,
     ttlSeconds,
-    async issue({ subject, clientId = OWN_CLIENT, session, scope, boundTo }) {
+    async issue({ subject, clientId = OWN_CLIENT, session, scope, boundTo, issuedAfterSeconds }) {
       const nowSeconds = Math.floor(clock.now() / 1000);
       const id = newId("tok", clock.now());
-      const expiresAtSeconds = nowSeconds + ttlSeconds;
+      const issuedAtSeconds = issuedAfterSeconds === nowSeconds ? nowSeconds + 1 : nowSeconds;
+      const expiresAtSeconds = issuedAtSeconds + ttlSeconds;
       const { keyId, privateKey } = keys.active();
       const claims = {
         client_id: clientId,
@@ -122,7 +128,7 @@ export function openAccessTokens(options: {
       const token = await new SignJWT(claims)
         .setProtectedHeader({ alg: ALGORITHM, typ: "at+jwt", kid: keyId })
         .setIssuer(issuer).setAudience(issuer).setSubject(subject).setJti(id)
-        .setIssuedAt(nowSeconds).setExpirationTime(expiresAtSeconds)
+        .setIssuedAt(issuedAtSeconds).setExpirationTime(expiresAtSeconds)
         .sign(privateKey);
       return { token, id, expiresAtSeconds };
     },

@@ -19,6 +19,8 @@ export interface ApiKeyOrder {
   readonly boundTo: string | null;
   /** Whole milliseconds since 1970, as are all times here. */
   readonly expiresAtMs: number;
+  /** Whether somebody besides the owner has learned its text: such a key must not come to do more than it did then. */
+  readonly seenByOthers: boolean;
 }
 
 /** A key as it rests, with the hashes of its secrets. */
@@ -70,7 +72,8 @@ export function verifiedKeyOf({ id, ownerId, scopes, addresses, boundTo }: ApiKe
 
 /** The record's JSON; its key is the id. Members that are none of a key's do not rest, whatever the object carries besides. */
 export function apiKeyRecord(record: ApiKeyRecord): JsonValue {
-  const { name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs, secret } = record;
+  const { name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs, seenByOthers, secret } =
+    record;
   return {
     name,
     ownerId,
@@ -79,6 +82,7 @@ export function apiKeyRecord(record: ApiKeyRecord): JsonValue {
     boundTo,
     createdAtMs,
     expiresAtMs,
+    seenByOthers,
     secret: secretRecord(secret),
   };
 }
@@ -88,12 +92,14 @@ export function parseApiKeyRecord(id: string, value: JsonValue): ApiKeyRecord {
   const { name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs, ...rest } =
     (value ?? {}) as Record<string, JsonValue>;
   const secret = parseSecret(rest.secret);
+  // Of keys of before this was noted nobody knows who has seen them.
+  const { seenByOthers = true } = rest;
   if (
     typeof name !== "string" || typeof ownerId !== "string" || !areTexts(scopes) || !areTexts(addresses) ||
     (boundTo !== null && typeof boundTo !== "string") || typeof createdAtMs !== "number" ||
-    typeof expiresAtMs !== "number" || secret === undefined
+    typeof expiresAtMs !== "number" || typeof seenByOthers !== "boolean" || secret === undefined
   ) throw new Fault("unavailable", "Cannot read an API key: the record has no known form");
-  return { id, name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs, secret };
+  return { id, name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs, seenByOthers, secret };
 }
 
 function areTexts(value: JsonValue | undefined): value is readonly string[] {

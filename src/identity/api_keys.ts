@@ -53,16 +53,20 @@ export interface ApiKeys {
    * A new secret under the same id; the one before works for the grace, and none before that.
    *
    * @param graceSeconds 0: the old one ends at once
+   * @param by who is told the new one
    * @returns undefined when the key was changed meanwhile
    */
   rotate(
     found: Kept<ApiKey>,
     graceSeconds: number,
+    by: "owner" | "other",
   ): Promise<{ readonly key: ApiKey; readonly text: string } | undefined>;
   /** Whether it was removed; it was not when it was changed meanwhile. */
   remove(found: Kept<ApiKey>): Promise<boolean>;
   /** Removes all of an owner, whatever else happens to them; how many. */
   removeAllOf(ownerId: string): Promise<number>;
+  /** The same of those of an owner that others have seen. */
+  removeSeenByOthers(ownerId: string): Promise<number>;
   /** Writes last uses that are not written yet; before the store closes. Throws Fault `unavailable` when it fails. */
   flush(): Promise<void>;
 }
@@ -133,11 +137,11 @@ export function openApiKeys(options: {
   }
   /** Member by member: a secret's hash is none of them. */
   async function shown(record: ApiKeyRecord): Promise<ApiKey> {
-    const { id, name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs } = record;
+    const { id, name, ownerId, scopes, addresses, boundTo, createdAtMs, expiresAtMs, seenByOthers } = record;
     const { rotatedAtMs, previousUntilMs } = record.secret;
     const lastUsedAtMs = await uses.read(useKeyOf(record));
     const times = { createdAtMs, expiresAtMs, lastUsedAtMs, rotatedAtMs, previousUntilMs };
-    return { id, name, ownerId, scopes, addresses, boundTo, ...times };
+    return { id, name, ownerId, scopes, addresses, boundTo, seenByOthers, ...times };
   }
   function makeText(id: string): { readonly text: string; readonly hash: Uint8Array<ArrayBuffer> } {
     const text = `${id}_${makeSecret()}`;
@@ -180,6 +184,14 @@ export function openApiKeys(options: {
       ? [...records, ...await listOf(ownerId, ids.at(-1) ?? after, limit - records.length)]
       : records;
   }
+  /** Whatever stands there: a rotation that came between does not save a key. */
+  async function removeWhole(ownerId: string, ids: readonly string[]): Promise<void> {
+    const deletions = ids.flatMap((id) => [
+      table.changeOf(id, undefined),
+      useTable.changeOf(useKeyOf({ ownerId, id }), undefined),
+    ]);
+    await write(await Promise.all(deletions), ids);
+  }
 
   return {
     async create(order) {
@@ -214,13 +226,15 @@ export function openApiKeys(options: {
         : await listOf(ownerId, after ?? "", limit);
       return await Promise.all(records.map(shown));
     },
-    async rotate(found, graceSeconds) {
+    async rotate(found, graceSeconds, by) {
       const { id } = found.value;
       const standing = await readRecord(id);
       if (standing === undefined) return undefined;
       const { text, hash } = makeText(id);
       const secret = replaceSecret(standing.value.secret, hash, clock.now(), graceSeconds);
-      const record = { ...standing.value, secret };
+      // Where the secret before goes on, so do those who know it.
+      const seenByOthers = by === "other" || (graceSeconds > 0 && standing.value.seenByOthers);
+      const record = { ...standing.value, secret, seenByOthers };
       // Before the write: behind it nothing may fail, or nobody would ever see the new secret.
       const key = await shown(record);
       return await write([await changeOf(record, found.version)], [id]) ? { key, text } : undefined;
@@ -235,13 +249,18 @@ export function openApiKeys(options: {
       for (let removed = 0;;) {
         const ids = await idsOf(ownerId, "", PAGE);
         if (ids.length === 0) return removed;
-        // Whatever stands there: a rotation that came between does not save a key.
-        const deletions = ids.flatMap((id) => [
-          table.changeOf(id, undefined),
-          useTable.changeOf(useKeyOf({ ownerId, id }), undefined),
-        ]);
-        await write(await Promise.all(deletions), ids);
+        await removeWhole(ownerId, ids);
         removed += ids.length;
+      }
+    },
+    async removeSeenByOthers(ownerId) {
+      for (let removed = 0, after = "";;) {
+        const page = await listOf(ownerId, after, PAGE);
+        const ids = page.filter(({ seenByOthers }) => seenByOthers).map(({ id }) => id);
+        if (ids.length > 0) await removeWhole(ownerId, ids);
+        removed += ids.length;
+        if (page.length < PAGE) return removed;
+        after = page.at(-1)?.id ?? after;
       }
     },
     flush: () => uses.flush(),

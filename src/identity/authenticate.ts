@@ -5,13 +5,13 @@ import { type Grant, parseGrant } from "../access/grant.ts";
 import type { Principal } from "../access/principal.ts";
 import type { RecordedCaller } from "../audit/request_record.ts";
 import { type AddressBytes, rangeHolds } from "../encoding/ip_address.ts";
-import { no, ok } from "../faults/outcome.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
 import type { AccessTokens, TokenRefusal, VerifiedToken } from "./access_token.ts";
 import { API_KEY_PREFIX, apiKeyIdIn, type ApiKeyRefusal, type ApiKeys } from "./api_keys.ts";
 import type { DpopProofs, DpopRefusal } from "./dpop_proof.ts";
 import type { ExternalIdentity, ExternalRefusal, ExternalTokens } from "./oidc/external_tokens.ts";
 import type { Revocations } from "./revocation.ts";
-import type { Standing, Standings } from "./standings.ts";
+import { isOverFor, type Standing, type Standings } from "./standings.ts";
 import { parseJws } from "./strict_jws.ts";
 
 /** Why nobody was recognised. `missing`: no credential was sent at all. */
@@ -127,18 +127,12 @@ async function recogniseOwn(parts: AuthenticateParts, verified: VerifiedToken): 
       : { ok: false, reason, whose: accountNow(parts, claims.subject, claims.tokenId) };
   }
   const claims = verified.value;
-  const standing = await standingOf(parts, claims.subject);
-  if (standing === undefined) {
-    return {
-      ok: false,
-      reason: "subject_inactive",
-      whose: accountNow(parts, claims.subject, claims.tokenId),
-    };
-  }
+  const standing = await standingOf(parts, claims.subject, claims.issuedAtSeconds);
+  if (!standing.ok) return { ...standing, whose: accountNow(parts, claims.subject, claims.tokenId) };
   return ok({
     issuer,
     subject: claims.subject,
-    ...standing,
+    ...standing.value,
     scope: claims.scope,
     credential: {
       kind: "access_token",
@@ -161,13 +155,11 @@ async function recogniseKey(
   }
   const { id, ownerId, scope, addressRanges, boundTo } = verified.value;
   const standing = await standingOf(parts, ownerId);
-  if (standing === undefined) {
-    return { ok: false, reason: "subject_inactive", whose: accountNow(parts, ownerId, id) };
-  }
+  if (!standing.ok) return { ...standing, whose: accountNow(parts, ownerId, id) };
   const principal: Principal = {
     issuer: parts.accessTokens.issuer,
     subject: ownerId,
-    ...standing,
+    ...standing.value,
     scope,
     credential: { kind: "api_key", id, expiresAtSeconds: null, session: null, boundTo },
   };
@@ -211,15 +203,23 @@ function isOurs(word: string): boolean {
   return word.startsWith("model:") || isAction(word.split("/", 1)[0] ?? "");
 }
 
-/** Who an account of this server is at this moment; undefined where it is nobody any more. */
+/**
+ * Who an account of this server is at this moment.
+ *
+ * @param issuedAtSeconds of its access token
+ */
 async function standingOf(
   { standings, grantsOf }: AuthenticateParts,
   subject: string,
-): Promise<Pick<Principal, "kind" | "team" | "roles" | "grants"> | undefined> {
+  issuedAtSeconds = Infinity,
+): Promise<
+  Outcome<Pick<Principal, "kind" | "team" | "roles" | "grants">, "subject_inactive" | "revoked">
+> {
   const known: Standing | undefined = standings.known(subject) ?? await standings.load(subject);
-  if (known === undefined || !known.active) return undefined;
+  if (known === undefined || !known.active) return no("subject_inactive");
+  if (isOverFor(known, issuedAtSeconds)) return no("revoked");
   const { kind, team, roles } = known;
-  return { kind, team, roles, grants: grantsOf(team, roles) };
+  return ok({ kind, team, roles, grants: grantsOf(team, roles) });
 }
 
 async function requireProof(

@@ -22,6 +22,11 @@ export interface ClientAccount {
   readonly disabled: boolean;
   /** Milliseconds since 1970. */
   readonly createdAtMs: number;
+  /**
+   * Access tokens issued in this second or before are over: since then it was disabled, or what proves it was taken from it.
+   * null: none. Whole seconds since 1970.
+   */
+  readonly tokensNotBeforeSeconds: number | null;
 }
 
 /** A client as it rests. */
@@ -75,7 +80,8 @@ function refused(fields: readonly FieldMistake[]): Fault {
 /** The record's JSON; its key is the id. */
 export function clientRecord(record: ClientRecord): JsonValue {
   const { name, team, roles, authentication, keys, disabled, createdAtMs, secret } = record;
-  const account = { name, team, roles, authentication, keys, disabled, createdAtMs };
+  const { tokensNotBeforeSeconds } = record;
+  const account = { name, team, roles, authentication, keys, disabled, createdAtMs, tokensNotBeforeSeconds };
   return { ...account, secret: secret === null ? null : secretRecord(secret) };
 }
 
@@ -85,15 +91,29 @@ export function parseClientRecord(id: string, value: JsonValue): ClientRecord {
     string,
     JsonValue
   >;
+  // Not in records of before there was such a thing.
+  const { tokensNotBeforeSeconds = null } = rest;
   const secret = authentication === "secret" ? parseSecret(rest.secret) : null;
   if (
     typeof name !== "string" || typeof team !== "string" || typeof disabled !== "boolean" ||
     (authentication !== "secret" && authentication !== "private_key_jwt") ||
     !Array.isArray(roles) || !roles.every((role) => typeof role === "string") ||
     !Array.isArray(keys) || !keys.every(isPublicJwk) || typeof createdAtMs !== "number" ||
+    (tokensNotBeforeSeconds !== null && typeof tokensNotBeforeSeconds !== "number") ||
     secret === undefined
   ) throw new Fault("unavailable", "Cannot read a client: the record has no known form");
-  return { id, name, team, roles, authentication, keys, disabled, createdAtMs, secret };
+  return {
+    id,
+    name,
+    team,
+    roles,
+    authentication,
+    keys,
+    disabled,
+    createdAtMs,
+    tokensNotBeforeSeconds,
+    secret,
+  };
 }
 
 function isPublicJwk(value: JsonValue): value is PublicJwkObject {

@@ -1,4 +1,5 @@
 // Clients: programs with an account of their own (OAuth 2.0), which prove themselves with a secret or with a private key.
+import { canonicalJson } from "../encoding/canonical_json.ts";
 import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { newId } from "../encoding/ids.ts";
 import { Fault } from "../faults/fault.ts";
@@ -13,6 +14,7 @@ import {
   type ClientRecord,
   clientRecord,
   parseClientRecord,
+  type PublicJwkObject,
 } from "./client_record.ts";
 import type { Kept } from "./kept.ts";
 import { keepSecret, makeSecret, matchesSecret, replaceSecret, SECRET_PATTERN } from "./kept_secret.ts";
@@ -55,7 +57,7 @@ export interface Clients {
   list(page: { readonly after?: string; readonly limit: number }): Promise<readonly Client[]>;
   /**
    * False: it was changed meanwhile. Name, team, roles, keys and whether it is disabled change; all else stays, whatever
-   * `next` says.
+   * `next` says. Where it is disabled, or loses a key, the access tokens that it has are over for good.
    *
    * @throws Fault as `create` does
    */
@@ -66,7 +68,7 @@ export interface Clients {
   /**
    * A new secret; the one before works for the grace, and none before that.
    *
-   * @param graceSeconds 0: the old one ends at once
+   * @param graceSeconds 0: the old one ends at once, with the access tokens that it got
    * @returns undefined when the client was changed meanwhile
    * @throws Fault `conflict` for a client with keys
    */
@@ -105,6 +107,10 @@ export function openClients(options: {
     return found && { value: parseClientRecord(id, found.value), version: found.version };
   }
 
+  const endTokens = (): Pick<ClientRecord, "tokensNotBeforeSeconds"> => ({
+    tokensNotBeforeSeconds: Math.floor(clock.now() / 1000),
+  });
+
   /** Whatever becomes of the write, what the gate has at hand is asked for anew. */
   async function write(id: string, changes: readonly RecordChange[]): Promise<boolean> {
     try {
@@ -129,6 +135,7 @@ export function openClients(options: {
         keys: publicKeys,
         disabled: false,
         createdAtMs,
+        tokensNotBeforeSeconds: null,
         secret: secret === null ? null : keepSecret(hashOf(id, secret)),
       };
       const change = await table.changeOf(id, clientRecord(record), { expects: "nothing" });
@@ -149,7 +156,17 @@ export function openClients(options: {
         const standing = await readRecord(id);
         if (standing === undefined || !constantTimeEqual(standing.version, found.version)) return false;
         const { name, roles, disabled } = next;
-        const record = { ...standing.value, name, team: next.team, roles, keys, disabled };
+        // When it is enabled too: a token that was being issued while it was disabled is as old as that.
+        const endsTokens = disabled || standing.value.disabled || !hasAll(keys, standing.value.keys);
+        const record = {
+          ...standing.value,
+          name,
+          team: next.team,
+          roles,
+          keys,
+          disabled,
+          ...(endsTokens ? endTokens() : {}),
+        };
         const change = await table.changeOf(id, clientRecord(record), { expects: found.version });
         if (await write(id, next.team === team ? [change] : [change, await teams.hold(next.team)])) {
           return true;
@@ -168,7 +185,7 @@ export function openClients(options: {
       }
       const secret = `${SECRET_PREFIX}${makeSecret()}`;
       const kept = replaceSecret(standing.value.secret, hashOf(id, secret), clock.now(), graceSeconds);
-      const record = { ...standing.value, secret: kept };
+      const record = { ...standing.value, secret: kept, ...(graceSeconds > 0 ? {} : endTokens()) };
       const change = await table.changeOf(id, clientRecord(record), { expects: found.version });
       return await write(id, [change]) ? { client: shown(record), secret } : undefined;
     },
@@ -187,14 +204,20 @@ export function openClients(options: {
 }
 
 /** What the gate knows of a client. */
-export function clientStanding({ team, roles, disabled }: Client): Standing {
-  return { kind: "client", team, roles, active: !disabled };
+export function clientStanding({ team, roles, disabled, tokensNotBeforeSeconds }: Client): Standing {
+  return { kind: "client", team, roles, active: !disabled, tokensNotBeforeSeconds };
+}
+
+function hasAll(keys: readonly PublicJwkObject[], wanted: readonly PublicJwkObject[]): boolean {
+  const texts = new Set(keys.map(canonicalJson));
+  return wanted.every((key) => texts.has(canonicalJson(key)));
 }
 
 /** Member by member: a secret's hash is none of them. */
 function shown(record: ClientRecord): Client {
   const { id, name, team, roles, authentication, keys, disabled, createdAtMs, secret } = record;
+  const { tokensNotBeforeSeconds } = record;
   const account = { id, name, team, roles, authentication, keys, disabled, createdAtMs };
   const { rotatedAtMs = null, previousUntilMs = null } = secret ?? {};
-  return { ...account, secretRotatedAtMs: rotatedAtMs, previousUntilMs };
+  return { ...account, tokensNotBeforeSeconds, secretRotatedAtMs: rotatedAtMs, previousUntilMs };
 }

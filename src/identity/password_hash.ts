@@ -21,16 +21,23 @@ const PHC =
 
 /** Runs at once; each holds a core for about 40 ms and 19 MiB. */
 const RUNNING_MAX = 2;
-/** More than this waiting is an attack or a stampede: they get 503 rather than a queue of seconds. */
+/** More than this waiting in a line is an attack or a stampede: they get 503 rather than a queue of seconds. */
 const WAITING_MAX = 50;
 
-let running = 0;
-const waiting: (() => void)[] = [];
+type WaitingLine = (() => void)[];
 
-/** Hashes a password: all of its bytes, neither cut nor folded (ASVS V6.2.8). Throws Fault `overloaded`. */
+let running = 0;
+/** A line of its own, served first: strangers, however many, cost those who are known no more than the runs under way. */
+const known: WaitingLine = [];
+const strangers: WaitingLine = [];
+
+/**
+ * Hashes a password: all of its bytes, neither cut nor folded (ASVS V6.2.8). Who sets one is known. Throws Fault
+ * `overloaded` when too many wait.
+ */
 export async function hashPassword(password: string, cost: Argon2idCost = ARGON2ID_COST): Promise<string> {
   const salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
-  const hash = await argon2id(password, salt, cost);
+  const hash = await argon2id(password, salt, cost, known);
   return `$argon2id$v=19$m=${cost.memoryKib},t=${cost.passes},p=1$${phcBase64(salt)}$${phcBase64(hash)}`;
 }
 
@@ -38,16 +45,22 @@ export async function hashPassword(password: string, cost: Argon2idCost = ARGON2
  * Whether a password is the one behind a hash.
  *
  * @param phc what `hashPassword` returned
- * @throws Fault `overloaded` when too many wait · `unavailable` when the stored hash is malformed
+ * @param from.isKnown false: it may be anybody who asks, and waits behind all who are known
+ * @throws Fault `overloaded` when too many of either kind wait · `unavailable` when the stored hash is malformed
  */
-export async function verifyPassword(password: string, phc: string): Promise<boolean> {
+export async function verifyPassword(
+  password: string,
+  phc: string,
+  { isKnown }: { readonly isKnown: boolean } = { isKnown: true },
+): Promise<boolean> {
   const [, memory, passes, saltText, hashText] = PHC.exec(phc) ?? [];
   const salt = decodeBase64url(toBase64url(saltText ?? ""));
   const expected = decodeBase64url(toBase64url(hashText ?? ""));
   if (!salt.ok || !expected.ok || expected.value.length !== HASH_BYTES) {
     throw new Fault("unavailable", "Cannot verify a password: the stored hash is malformed");
   }
-  const actual = await argon2id(password, salt.value, { memoryKib: Number(memory), passes: Number(passes) });
+  const cost = { memoryKib: Number(memory), passes: Number(passes) };
+  const actual = await argon2id(password, salt.value, cost, isKnown ? known : strangers);
   return constantTimeEqual(actual, expected.value);
 }
 
@@ -65,8 +78,9 @@ async function argon2id(
   password: string,
   salt: Uint8Array<ArrayBuffer>,
   cost: Argon2idCost,
+  line: WaitingLine,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  await takeTurn();
+  await takeTurn(line);
   try {
     // The platform's types do not know Argon2id yet (WICG "Modern Algorithms in the Web Cryptography API").
     const key = await crypto.subtle.importKey(
@@ -86,21 +100,21 @@ async function argon2id(
     return new Uint8Array(await crypto.subtle.deriveBits(parameters, key, HASH_BYTES * 8));
   } finally {
     // The turn goes straight to the one who waits longest: nobody can arrive in between and make three run.
-    const next = waiting.shift();
+    const next = known.shift() ?? strangers.shift();
     if (next === undefined) running--;
     else next();
   }
 }
 
-async function takeTurn(): Promise<void> {
+async function takeTurn(line: WaitingLine): Promise<void> {
   if (running < RUNNING_MAX) {
     running++;
     return;
   }
-  if (waiting.length >= WAITING_MAX) {
+  if (line.length >= WAITING_MAX) {
     throw new Fault("overloaded", "Cannot hash a password: too many wait", { retryAfterSeconds: 2 });
   }
-  await new Promise<void>((resolve) => waiting.push(resolve));
+  await new Promise<void>((resolve) => line.push(resolve));
 }
 
 /** PHC strings use the standard alphabet without padding. */

@@ -35,6 +35,12 @@ export interface ContinuedSession {
   readonly refreshToken: string;
 }
 
+/** A session that was just opened. */
+export interface OpenedSession extends ContinuedSession {
+  /** Ids of those that it pushed out: they are over. */
+  readonly displaced: readonly string[];
+}
+
 /** What became of a refresh token. All refusals look the same to the caller. */
 export type Refreshed =
   | { readonly ok: true; readonly value: ContinuedSession }
@@ -45,7 +51,7 @@ export type Refreshed =
 /** The sessions of users. */
 export interface Sessions {
   /** Of more than 100 sessions of one user the oldest are ended. */
-  open(order: Pick<Session, "userId" | "network" | "boundTo">): Promise<ContinuedSession>;
+  open(order: Pick<Session, "userId" | "network" | "boundTo">): Promise<OpenedSession>;
   /**
    * Trades a refresh token for the next one. Of two that come with one token at the same time, one gets the next, and the
    * other ends the session for both: nobody knows which of them the thief is.
@@ -161,10 +167,9 @@ export function openSessions(options: {
       // After the opening, so that of many at once the last one sees them all.
       const ids = await idsOf(userId);
       const others = ids.filter((other) => other !== id);
-      for (const old of others.slice(0, Math.max(0, ids.length - SESSIONS_MAX))) {
-        await end({ id: old, userId });
-      }
-      return { session, refreshToken };
+      const displaced = others.slice(0, Math.max(0, ids.length - SESSIONS_MAX));
+      for (const old of displaced) await end({ id: old, userId });
+      return { session, refreshToken, displaced };
     },
 
     async refresh(refreshToken, { network, proved }) {
@@ -173,7 +178,8 @@ export function openSessions(options: {
         if (token === undefined) return no("unknown");
         if (token.session === undefined) return no("ended");
         const session = token.session.value;
-        // Before its use is judged: a stranger without the key can end nothing with a stolen token.
+        // Before its use is judged: no refresh without the key ends anything. To revoke a token, and so its session, no key is
+        // asked for (http/oauth/revoke_route.ts).
         if (session.boundTo !== proved) return no("key_wrong");
         if (token.isUsed) {
           await end(session);

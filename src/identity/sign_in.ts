@@ -69,11 +69,13 @@ export async function openSignIn(options: {
     // Counted as failed until it has succeeded, also where this throws.
     const user = await users.findByName(username);
     // An unknown user costs a whole verification too, and a disabled one is told from the others only after it.
-    const matches = await verifyPassword(password, user?.passwordHash ?? decoyHash).catch((thrown) => {
-      // Too many wait for the hash: that is not the caller's failure.
-      taken.attempt.withdrawn();
-      throw thrown;
-    });
+    const matches = await verifyPassword(password, user?.passwordHash ?? decoyHash, { isKnown }).catch(
+      (thrown) => {
+        // Too many wait for the hash: that is not the caller's failure.
+        taken.attempt.withdrawn();
+        throw thrown;
+      },
+    );
     if (user === undefined) return no("unknown_user");
     if (!matches) return no("wrong_password");
     if (user.disabled) return no("disabled");

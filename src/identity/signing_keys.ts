@@ -66,7 +66,10 @@ export async function generateSigningKey(): Promise<string> {
  * @param options.configured PKCS #8 PEM of the settings: signs from now on if the table has never seen it; one that was
  * rotated out stays out
  * @param options.overlapMs how long a retired key verifies: the longest life of a token
- * @throws Fault `unavailable` when the configured one is no Ed25519 private key
+ * @param options.recordRotation told the ids of the key that signed before (null: none) and of the next one, before that one
+ * signs; of what happens at this opening. Whoever calls `rotate` records it
+ * @throws Fault `unavailable` when the configured one is no Ed25519 private key · what `recordRotation` throws: nothing has
+ * changed then
  */
 export async function openSigningKeys(options: {
   readonly store: RecordStore;
@@ -74,10 +77,12 @@ export async function openSigningKeys(options: {
   readonly clock: Clock;
   readonly configured: string | undefined;
   readonly overlapMs: number;
+  readonly recordRotation: (before: string | null, next: string) => Promise<void>;
 }): Promise<SigningKeys> {
-  const { store, table, clock, configured, overlapMs } = options;
+  const { store, table, clock, configured, overlapMs, recordRotation } = options;
   const keys = new Map<string, OpenKey>();
-  for (let after: string | undefined;;) {
+  let after: string | undefined;
+  for (;;) {
     const page = await table.list(after === undefined ? { limit: PAGE } : { after, limit: PAGE });
     for (const { key, value, version } of page) keys.set(key, await openKey(value, version));
     after = page.at(-1)?.key;
@@ -88,7 +93,7 @@ export async function openSigningKeys(options: {
   const activeKey = (): OpenKey | undefined => [...keys.values()].find(({ state }) => state === "active");
 
   /** Makes a key the one that signs and retires the one before. Public halves stay, so that what is out stays out. */
-  async function activate(pem: string): Promise<string> {
+  async function activate(pem: string, record?: typeof recordRotation): Promise<string> {
     const { kid } = await publicJwkOf(pem);
     const nowMs = clock.now();
     const before = activeKey();
@@ -100,6 +105,7 @@ export async function openSigningKeys(options: {
     if (before !== undefined && retired !== undefined) {
       changes.push(await table.changeOf(before.keyId, recordOf(retired), { expects: before.version }));
     }
+    await record?.(before?.keyId ?? null, kid);
     if (!await store.write(changes)) {
       throw new Fault("conflict", "Cannot rotate the signing key: another rotation came between", {
         detail: "Another rotation came between.",
@@ -114,8 +120,8 @@ export async function openSigningKeys(options: {
 
   const configuredId = configured === undefined ? undefined : (await publicJwkOf(configured)).kid;
   if (configured !== undefined && configuredId !== undefined && !keys.has(configuredId)) {
-    await activate(configured);
-  } else if (activeKey() === undefined) await activate(await generateSigningKey());
+    await activate(configured, recordRotation);
+  } else if (activeKey() === undefined) await activate(await generateSigningKey(), recordRotation);
 
   return {
     active() {

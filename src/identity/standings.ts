@@ -7,6 +7,16 @@ export interface Standing {
   readonly roles: readonly string[];
   /** False: disabled. */
   readonly active: boolean;
+  /** Access tokens issued in this second or before are over; null or absent: none. Whole seconds since 1970. */
+  readonly tokensNotBeforeSeconds?: number | null;
+}
+
+/** Whether an account's access token is over because of what happened to the account since. */
+export function isOverFor(
+  { tokensNotBeforeSeconds }: Pick<Standing, "tokensNotBeforeSeconds">,
+  issuedAtSeconds: number,
+): boolean {
+  return issuedAtSeconds <= (tokensNotBeforeSeconds ?? -Infinity);
 }
 
 /** Standings by the ids of accounts. */

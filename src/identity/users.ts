@@ -46,13 +46,14 @@ export interface Users {
   /**
    * False: it was changed meanwhile. Id and name stay, whatever `next` says.
    *
+   * @param by the user who does it, as read: where that one was changed meanwhile, it is false too
    * @throws Fault `conflict` when `next` is in a team that does not exist
    */
-  replace(found: Kept<User>, next: User): Promise<boolean>;
+  replace(found: Kept<User>, next: User, by?: Kept<User>): Promise<boolean>;
   /** False: it was changed meanwhile. Sessions go on: whoever changes a password ends them. */
   setPassword(found: Kept<User>, password: string): Promise<boolean>;
-  /** False: it was changed meanwhile. The name is free from now on. */
-  remove(found: Kept<User>): Promise<boolean>;
+  /** False: it was changed meanwhile, or `by` was. The name is free from now on. */
+  remove(found: Kept<User>, by?: Kept<User>): Promise<boolean>;
   isEmpty(): Promise<boolean>;
 }
 
@@ -101,16 +102,20 @@ export async function openUsers(options: {
     }
   }
 
-  async function replace(found: Kept<User>, next: User): Promise<boolean> {
+  async function stands({ value: { id }, version }: Kept<User>): Promise<boolean> {
+    const record = await table.read(id);
+    return record !== undefined && constantTimeEqual(record.version, version);
+  }
+
+  async function replace(found: Kept<User>, next: User, by?: Kept<User>): Promise<boolean> {
     const { id, username, team } = found.value;
     const change = await table.changeOf(id, userRecord({ ...next, id, username }), {
       expects: found.version,
     });
     for (;;) {
       const changes = next.team === team ? [change] : [change, await teams.hold(next.team)];
-      if (await writeAccount(id, changes)) return true;
-      const standing = await table.read(id);
-      if (standing === undefined || !constantTimeEqual(standing.version, found.version)) return false;
+      if (await writeAccount(id, [...asRead(by), ...changes])) return true;
+      if (!await stands(found) || (by !== undefined && !await stands(by))) return false;
       // Only the team was changed: somebody else got on, so this comes to an end.
     }
   }
@@ -153,13 +158,21 @@ export async function openUsers(options: {
     replace,
     setPassword: async (found, password) =>
       await replace(found, { ...found.value, passwordHash: await hashPassword(password) }),
-    remove: async (found) =>
+    remove: async (found, by) =>
       await writeAccount(found.value.id, [
+        ...asRead(by),
         await table.changeOf(found.value.id, undefined, { expects: found.version }),
         await names.changeOf(nameKey(found.value.username), undefined),
       ]),
     isEmpty: () => table.isEmpty(),
   };
+}
+
+/** Part of a write that is made only while a user is as read: the same bytes again. First, so that any other change of it wins. */
+function asRead(user: Kept<User> | undefined): readonly RecordChange[] {
+  if (user === undefined) return [];
+  const { value: { id }, version } = user;
+  return [{ table: TABLE, key: id, value: version, expects: version }];
 }
 
 /** What the gate knows of a user. */

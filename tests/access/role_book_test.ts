@@ -2,7 +2,7 @@
 import { deepStrictEqual, ok as isTrue, rejects, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import { formatGrant } from "../../src/access/grant.ts";
-import { BUILT_IN_ROLES, type Role } from "../../src/access/role.ts";
+import { BUILT_IN_ROLES, OWN_GRANTS, type Role } from "../../src/access/role.ts";
 import { openRoleBook, type RoleBook } from "../../src/access/role_book.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
@@ -43,7 +43,7 @@ const isChanged = isFault("conflict", "The role was changed meanwhile. Read it a
 
 /** What roles give, as texts. */
 const givenBy = (book: RoleBook, team: string, ...names: readonly string[]) =>
-  book.grantsOf(team, names).map(formatGrant);
+  book.grantsOf(team, names).filter((grant) => !OWN_GRANTS.includes(grant)).map(formatGrant);
 
 Deno.test("an empty book has the built-in roles, for every team and for the whole server", async () => {
   const book = await (await openMatter()).open();
@@ -325,4 +325,43 @@ Deno.test("a team has at most a thousand roles, and takes no room from another o
   isTrue(oldest);
   await again.remove(oldest);
   await again.put(role("red", "more"), undefined);
+});
+
+Deno.test("what is written together with a role is written with it or not at all", async () => {
+  const { store, open } = await openMatter();
+  const book = await open();
+  const value = new Uint8Array([1]);
+  const also = (expects: "nothing" | Uint8Array<ArrayBuffer>) => [
+    { table: "teams", key: "red", value, expects },
+  ];
+  await rejects(book.put(role("red", "labs", "model:infer"), undefined, also(value)), isChanged);
+  strictEqual(book.find("red", "labs"), undefined);
+  strictEqual(await store.get("teams", "red"), undefined);
+
+  await book.put(role("red", "labs", "model:infer"), undefined, also("nothing"));
+  const made = book.find("red", "labs");
+  isTrue(made);
+  deepStrictEqual(await store.get("teams", "red"), value);
+  await rejects(book.put(role("red", "labs", "key:read/own"), made, also("nothing")), isChanged);
+  // The role itself was not changed: it can be, by the next one.
+  const stands = book.find("red", "labs");
+  isTrue(stands);
+  deepStrictEqual(givenBy(book, "red", "labs"), ["model:infer"]);
+  await book.put(role("red", "labs", "key:read/own"), stands, also(value));
+  deepStrictEqual(givenBy(await open(), "red", "labs"), ["key:read/own"]);
+});
+
+Deno.test("whoever has a custom role looks after what is their own with it; a name that is no role gives not even that", async () => {
+  const book = await (await openMatter()).open();
+  await book.put(role("red", "labs", "model:infer/lab-*"), undefined);
+  deepStrictEqual(book.grantsOf("red", ["labs"]).map(formatGrant), [
+    "model:infer/lab-*",
+    "user:read/own",
+    "password:write/own",
+    "session:read/own",
+    "session:end/own",
+    "key:read/own",
+    "key:write/own",
+  ]);
+  deepStrictEqual(book.grantsOf("blue", ["labs"]), []);
 });

@@ -51,6 +51,8 @@ export interface Rule {
   /** Where it is about one object. */
   readonly kind?: ObjectKind;
   readonly relations?: readonly Relation[];
+  /** What it answers to a kind of caller whose grants have the action, whatever it is asked to do it to. */
+  readonly first?: (caller: Caller) => number | undefined;
   /** What it answers to whom the grants let through, where that is not what a good call answers. */
   readonly beyond?: (caller: Caller, relation: Relation | undefined) => number | undefined;
   /** Instead of the good call's. */
@@ -68,6 +70,7 @@ const notSelf = (caller: Caller, relation: Relation | undefined): number | undef
   relation === "own" && !isNobodyHere(caller) ? 409 : notStronger(caller, relation);
 const notStronger = ({ role }: Caller, relation: Relation | undefined): number | undefined =>
   relation === "strong" && role !== "admin" ? 403 : undefined;
+const notByKey = ({ credential }: Caller): number | undefined => credential === "API key" ? 403 : undefined;
 const notBuiltIn = (_: Caller, relation: Relation | undefined): number | undefined =>
   relation === "built in" ? 409 : undefined;
 const infers: Rule = { action: "model:infer", models: ["generalist"] };
@@ -103,7 +106,12 @@ export const RULES: Readonly<Record<string, Rule>> = {
   },
   "GET /v1/auth/sessions": { action: "session:read" },
   "DELETE /v1/auth/sessions": { action: "session:end" },
-  "DELETE /v1/auth/sessions/{id}": { action: "session:end", kind: "session", relations: userOnes },
+  "DELETE /v1/auth/sessions/{id}": {
+    action: "session:end",
+    kind: "session",
+    relations: accountOnes,
+    beyond: notStronger,
+  },
   "POST /v1/auth/password": {
     action: "password:write",
     // The new one is too short: that is said to whom it is allowed, and costs no hash.
@@ -117,6 +125,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
     kind: "user",
     relations: userOnes,
     inBody: true,
+    first: notByKey,
     json: (caller, owner) => ({
       name: "a key",
       scopes: ["key:read/own"],
@@ -124,8 +133,13 @@ export const RULES: Readonly<Record<string, Rule>> = {
     }),
   },
   "GET /v1/keys/{id}": { action: "key:read", kind: "key", relations: userOnes },
-  "DELETE /v1/keys/{id}": { action: "key:write", kind: "key", relations: userOnes },
-  "POST /v1/keys/{id}/rotate": { action: "key:write", kind: "key", relations: userOnes },
+  "DELETE /v1/keys/{id}": {
+    action: "key:write",
+    kind: "key",
+    relations: accountOnes,
+    beyond: notStronger,
+  },
+  "POST /v1/keys/{id}/rotate": { action: "key:write", kind: "key", relations: userOnes, first: notByKey },
 
   "GET /v1/users": { action: "user:read" },
   "POST /v1/users": {
@@ -148,12 +162,17 @@ export const RULES: Readonly<Record<string, Rule>> = {
   },
   "DELETE /v1/users/{id}": { action: "user:write", kind: "user", relations: accountOnes, beyond: notSelf },
   "GET /v1/users/{id}/sessions": { action: "session:read", kind: "user", relations: userOnes },
-  "DELETE /v1/users/{id}/sessions": { action: "session:end", kind: "user", relations: userOnes },
+  "DELETE /v1/users/{id}/sessions": {
+    action: "session:end",
+    kind: "user",
+    relations: accountOnes,
+    beyond: notStronger,
+  },
   "POST /v1/users/{id}/unlock": {
     action: "user:write",
     kind: "user",
     relations: accountOnes,
-    beyond: notStronger,
+    beyond: notSelf,
   },
 
   "GET /v1/teams": { action: "team:read" },
@@ -237,7 +256,7 @@ export function distanceOf(caller: Caller, relation: Relation, reads: boolean): 
 
 export function expected(
   name: string,
-  { action, models, beyond }: Rule,
+  { action, models, first, beyond }: Rule,
   caller: Caller,
   relation: Relation | undefined,
   model: string,
@@ -246,6 +265,8 @@ export function expected(
   const good = GOOD_CALLS[name]?.status ?? 200;
   const reach = reachOf(role, action);
   if (reach === 0) return 403;
+  const refused = first?.(caller);
+  if (refused !== undefined) return refused;
   if (models !== undefined) {
     if (!SEES[role]?.includes(model)) return 404;
     return action === "model:read" || USES[role]?.includes(model) ? good : 403;

@@ -96,6 +96,7 @@ export async function openMatrixWorld(
       addresses: [],
       boundTo: null,
       expiresAtMs,
+      seenByOthers: false,
     });
   };
   const makeRole = async (team: string | null, name: string, texts: readonly string[]): Promise<void> => {

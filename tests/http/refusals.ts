@@ -352,6 +352,7 @@ async function keyOf(
     addresses,
     boundTo: null,
     expiresAtMs: Date.now() + 60_000,
+    seenByOthers: false,
   });
   return text;
 }

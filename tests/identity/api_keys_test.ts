@@ -60,6 +60,7 @@ async function openKeys(knownMax = 100) {
     addresses: ["10.0.0.0/8", "2001:db8::/32"],
     boundTo: null,
     expiresAtMs: clock.now() + DAY_MS,
+    seenByOthers: false,
   };
   return { clock, memory, store, state, keyRing, sealed, open, keys: open(), order };
 }
@@ -114,7 +115,7 @@ Deno.test("ASVS V7.2.3: a key's text is its id and 256 random bits, never twice 
 Deno.test("ASVS V14.2.6: a key's secret is shown once: it is in nothing that is kept or shown afterwards, nor is its hash", async () => {
   const { keys, order, memory, keyRing, sealed } = await openKeys();
   const first = await keys.create(order);
-  const second = await keys.rotate(await found(keys, first.key.id), 60);
+  const second = await keys.rotate(await found(keys, first.key.id), 60, "owner");
   ok(second);
   await keys.verify(second.text);
   await keys.flush();
@@ -252,7 +253,7 @@ Deno.test("an expired key leaves the store after 30 days, and its last use with 
   const { keys, order, clock, memory, open } = await openKeys();
   const { key, text } = await keys.create(order);
   await keys.verify(text);
-  await keys.rotate(await found(keys, key.id), 0);
+  await keys.rotate(await found(keys, key.id), 0, "owner");
   await keys.flush();
   clock.advance(31 * DAY_MS - 1);
   strictEqual((await keys.list({ limit: 10, ownerId: order.ownerId })).length, 1);
@@ -269,7 +270,7 @@ Deno.test("ASVS V13.3.4: after a rotation with grace both secrets work until it 
   const { key, text } = await keys.create(order);
   strictEqual(await verdict(keys, text), "ok");
   clock.advance(5);
-  const rotated = await keys.rotate(await found(keys, key.id), 60);
+  const rotated = await keys.rotate(await found(keys, key.id), 60, "owner");
   ok(rotated);
   strictEqual(rotated.key.rotatedAtMs, clock.now());
   strictEqual(rotated.key.previousUntilMs, clock.now() + 60_000);
@@ -289,7 +290,7 @@ Deno.test("after a rotation without grace the old secret is over at once", async
   const { keys, order } = await openKeys();
   const { key, text } = await keys.create(order);
   await keys.verify(text);
-  const rotated = await keys.rotate(await found(keys, key.id), 0);
+  const rotated = await keys.rotate(await found(keys, key.id), 0, "owner");
   ok(rotated);
   const verified = keys.verify(text);
   ok(verified instanceof Promise, "what was at hand is not any more");
@@ -302,8 +303,8 @@ Deno.test("after a rotation without grace the old secret is over at once", async
 Deno.test("a second rotation within the grace ends the oldest secret, and no grace outlives the key", async () => {
   const { keys, order, clock } = await openKeys();
   const { key, text } = await keys.create(order);
-  const second = await keys.rotate(await found(keys, key.id), 7 * 86_400);
-  const third = await keys.rotate(await found(keys, key.id), 7 * 86_400);
+  const second = await keys.rotate(await found(keys, key.id), 7 * 86_400, "owner");
+  const third = await keys.rotate(await found(keys, key.id), 7 * 86_400, "owner");
   ok(second && third);
   const verdicts = async () =>
     await Promise.all([text, second.text, third.text].map((each) => verdict(keys, each)));
@@ -322,7 +323,7 @@ Deno.test("ASVS V7.4.1: a removed key is over at once, at hand or not, and canno
   strictEqual(await verdict(keys, text), "key_unknown");
   strictEqual(await keys.read(key.id), undefined);
   strictEqual(await keys.remove(kept), false);
-  strictEqual(await keys.rotate(kept, 60), undefined);
+  strictEqual(await keys.rotate(kept, 60, "owner"), undefined);
   await keys.flush();
   deepStrictEqual(await memory.list("api_keys", { limit: 10 }), []);
   deepStrictEqual(await memory.list("api_key_uses", { limit: 10 }), []);
@@ -360,14 +361,14 @@ Deno.test("ASVS V15.4.2: of changes made at once to what was read once, exactly 
   const { keys, order } = await openKeys();
   const { key, text } = await keys.create(order);
   const kept = await found(keys, key.id);
-  const rotations = await Promise.all(Array.from({ length: 10 }, () => keys.rotate(kept, 0)));
+  const rotations = await Promise.all(Array.from({ length: 10 }, () => keys.rotate(kept, 0, "owner")));
   const made = rotations.filter((rotated) => rotated !== undefined);
   strictEqual(made.length, 1);
   strictEqual(await verdict(keys, made[0]?.text ?? ""), "ok");
   strictEqual(await verdict(keys, text), "key_wrong");
   strictEqual(await keys.remove(kept), false, "it was rotated meanwhile");
   const again = await found(keys, key.id);
-  const [rotated, removed] = await Promise.all([keys.rotate(again, 0), keys.remove(again)]);
+  const [rotated, removed] = await Promise.all([keys.rotate(again, 0, "owner"), keys.remove(again)]);
   notStrictEqual(rotated === undefined, !removed, "one of them");
   await keys.flush();
 });
@@ -378,7 +379,7 @@ Deno.test("a use is no change of the key: it stands in the way of no rotation an
   const kept = await found(keys, key.id);
   await keys.verify(text);
   await keys.flush();
-  const rotated = await keys.rotate(kept, 0);
+  const rotated = await keys.rotate(kept, 0, "owner");
   ok(rotated);
   strictEqual(rotated.key.lastUsedAtMs, clock.now());
   const next = await found(keys, key.id);
@@ -482,7 +483,7 @@ Deno.test("a rotation that was written is always shown: nothing is read behind t
   const { key } = await keys.create(order);
   const kept = await found(keys, key.id);
   state.beforeWrite = () => Promise.resolve(void (state.failsReads = true));
-  const rotated = await keys.rotate(kept, 0);
+  const rotated = await keys.rotate(kept, 0, "owner");
   state.failsReads = false;
   strictEqual(await verdict(keys, rotated?.text ?? ""), "ok");
   await keys.flush();
@@ -546,7 +547,10 @@ Deno.test("ASVS V7.4.2: all keys of an owner are removed together, whatever was 
   for (let count = 0; count < 120; count++) own.push(await keys.create(order));
   for (const { text } of own) strictEqual(await verdict(keys, text), "ok");
   const first = await found(keys, own[0]?.key.id ?? "");
-  const [removed, rotated] = await Promise.all([keys.removeAllOf(order.ownerId), keys.rotate(first, 0)]);
+  const [removed, rotated] = await Promise.all([
+    keys.removeAllOf(order.ownerId),
+    keys.rotate(first, 0, "owner"),
+  ]);
   strictEqual(removed, 120);
   for (const text of [...own.map(({ text }) => text), rotated?.text ?? ""]) {
     notStrictEqual(await verdict(keys, text), "ok");
@@ -560,12 +564,62 @@ Deno.test("ASVS V7.4.2: all keys of an owner are removed together, whatever was 
   strictEqual((await memory.list("api_key_uses", { limit: 10 })).length, 1);
 });
 
+Deno.test("whoever rotates a key has seen it; its owner alone has where the secret before is over at once", async () => {
+  const { keys, order, open } = await openKeys();
+  for (const seenByOthers of [false, true]) {
+    const { key } = await keys.create({ ...order, seenByOthers });
+    const seenAfter = async (graceSeconds: number, by: "owner" | "other"): Promise<boolean | undefined> => {
+      const rotated = await keys.rotate(await found(keys, key.id), graceSeconds, by);
+      strictEqual((await found(open(), key.id)).value.seenByOthers, rotated?.key.seenByOthers);
+      return rotated?.key.seenByOthers;
+    };
+    deepStrictEqual(
+      [
+        key.seenByOthers,
+        await seenAfter(60, "owner"),
+        await seenAfter(60, "other"),
+        await seenAfter(60, "owner"),
+        await seenAfter(0, "owner"),
+        await seenAfter(0, "other"),
+      ],
+      [seenByOthers, seenByOthers, true, true, false, true],
+    );
+  }
+});
+
+Deno.test("an owner's keys that others have seen are removed, and no key besides; of an old key nobody knows who has", async () => {
+  const { keys, order, sealed } = await openKeys();
+  const others = await keys.create({ ...order, ownerId: `${order.ownerId}0`, seenByOthers: true });
+  const stay: string[] = [];
+  const go: string[] = [];
+  for (let count = 0; count < 250; count++) {
+    const seenByOthers = count % 2 === 1;
+    (seenByOthers ? go : stay).push((await keys.create({ ...order, seenByOthers })).text);
+  }
+  const old = await keys.create(order);
+  const { seenByOthers: _, ...record } = await sealed("api_keys").get(old.key.id) as Record<
+    string,
+    JsonValue
+  >;
+  await sealed("api_keys").put(old.key.id, record);
+  strictEqual((await found(keys, old.key.id)).value.seenByOthers, true);
+  go.push(old.text);
+  for (const text of [...stay, ...go]) strictEqual(await verdict(keys, text), "ok");
+
+  strictEqual(await keys.removeSeenByOthers(order.ownerId), 126);
+  for (const text of go) strictEqual(await verdict(keys, text), "key_unknown");
+  for (const text of [...stay, others.text]) strictEqual(await verdict(keys, text), "ok");
+  strictEqual((await keys.list({ ownerId: order.ownerId, limit: 1000 })).length, 125);
+  strictEqual(await keys.removeSeenByOthers(order.ownerId), 0);
+  await keys.flush();
+});
+
 Deno.test("keys, their uses and their rotations outlive a restart", async () => {
   const { keys, order, clock, open } = await openKeys();
   const { key, text } = await keys.create(order);
   await keys.verify(text);
   await keys.flush();
-  const rotated = await keys.rotate(await found(keys, key.id), 60);
+  const rotated = await keys.rotate(await found(keys, key.id), 60, "owner");
   clock.advance(1);
   const reopened = open();
   deepStrictEqual((await found(reopened, key.id)).value, rotated?.key);
@@ -627,11 +681,14 @@ Deno.test("a record of another form is a fault, for the gate too", async () => {
   const { key, text } = await keys.create(order);
   const record = await sealed("api_keys").get(key.id) as Record<string, JsonValue>;
   const broken: JsonValue[] = [null, 1, [], {}];
-  for (const name of Object.keys(record)) {
+  for (const name of Object.keys(record).filter((name) => name !== "seenByOthers")) {
     broken.push(Object.fromEntries(Object.entries(record).filter(([member]) => member !== name)));
     broken.push({ ...record, [name]: true });
   }
-  broken.push({ ...record, scopes: [1] }, { ...record, addresses: [null] });
+  broken.push({ ...record, scopes: [1] }, { ...record, addresses: [null] }, {
+    ...record,
+    seenByOthers: "false",
+  });
   for (const value of broken) {
     await sealed("api_keys").put(key.id, value);
     await rejects(async () => await open().verify(text), { kind: "unavailable" }, JSON.stringify(value));

@@ -33,6 +33,7 @@ async function openEntrance() {
     addresses: ["192.0.2.0/24"],
     boundTo: null,
     expiresAtMs: clock.now() + 86_400_000,
+    seenByOthers: false,
   };
   const recognise = (authorization: string | null, more: Partial<Presented> = {}): Promise<Recognition> =>
     authenticate({
@@ -321,7 +322,7 @@ Deno.test("ASVS V10.3.2: another issuer's scope narrows where it speaks of our a
     return outcome.value.scope?.map(({ action, on }) => `${action}/${on}`) ?? null;
   };
   for (const scope of [undefined, "", "openid profile email", "users:read", "api://x/.default"]) {
-    strictEqual(await scopeOf(scope), null, scope);
+    strictEqual(await scopeOf(scope), null, scope ?? "no scope");
   }
   deepStrictEqual(await scopeOf("openid model:infer/use-* model:read"), [
     "model:infer/use-*",

@@ -1,5 +1,5 @@
 // Tests of password hashes: Argon2id as another implementation computes it, of the whole password, in a bounded queue.
-import { match, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
 import {
   type Argon2idCost,
@@ -7,6 +7,7 @@ import {
   needsRehash,
   verifyPassword,
 } from "../../src/identity/password_hash.ts";
+import { holdHashes } from "./held_hashes.ts";
 
 /** Cheap enough for many runs; the lowest that RFC 9106 §3.1 allows. */
 const CHEAP: Argon2idCost = { memoryKib: 8, passes: 1 };
@@ -152,6 +153,26 @@ Deno.test("ASVS V15.2.2: 52 may be under way; one more is overloaded, and afterw
   }
   strictEqual(new Set(await Promise.all(pending)).size, 52);
   strictEqual(await verifyPassword("x", phc), true);
+});
+
+Deno.test("ASVS V6.3.1: strangers who fill the queue make nobody who is known wait for more than the runs under way", async () => {
+  const stranger = await hashPassword("x", CHEAP);
+  const owner = await hashPassword("x", { ...CHEAP, memoryKib: 16 });
+  using held = holdHashes();
+  const ofStrangers = Array.from({ length: 52 }, () => verifyPassword("x", stranger, { isKnown: false }));
+  await rejects(verifyPassword("x", stranger, { isKnown: false }), isFault("overloaded"));
+  const ofOwners = [
+    verifyPassword("x", owner, { isKnown: true }),
+    hashPassword("x", { ...CHEAP, memoryKib: 24 }),
+    ...Array.from({ length: 48 }, () => verifyPassword("x", owner)),
+  ];
+  await rejects(verifyPassword("x", owner), isFault("overloaded"));
+  held.release();
+  ok((await Promise.all([...ofStrangers, ...ofOwners])).every((right) => right !== false));
+  const begun = held.begun.slice(2, 52);
+  deepStrictEqual(begun.slice(0, 2).sort(), [16, 24]);
+  deepStrictEqual(new Set(begun), new Set([16, 24]));
+  deepStrictEqual(new Set(held.begun.slice(52)), new Set([8]));
 });
 
 Deno.test("a run that fails gives its turn back", async () => {

@@ -3,7 +3,7 @@ import { deepStrictEqual, match, notStrictEqual, ok, rejects, strictEqual } from
 import { hash } from "node:crypto";
 import fc from "fast-check";
 import { LIFETIME_SECONDS_MAX, openAccessTokens } from "../../src/identity/access_token.ts";
-import type { ContinuedSession } from "../../src/identity/sessions.ts";
+import type { ContinuedSession, OpenedSession } from "../../src/identity/sessions.ts";
 import { parseJws } from "../../src/identity/strict_jws.ts";
 import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
@@ -109,7 +109,7 @@ Deno.test("RFC 9700 §4.14.2: a used token that comes again ends the session, ho
     const { sessions, revocations } = parts;
     const other = await sessions.open(ORDER);
     const first = await sessions.open(ORDER);
-    let last = first;
+    let last: ContinuedSession = first;
     for (let generation = 0; generation < generations; generation++) {
       last = await refreshed(parts, last.refreshToken);
     }
@@ -273,7 +273,7 @@ Deno.test("ASVS V7.4.5: all sessions of one user end, of nobody else, and their 
 
 Deno.test("a user has at most 100 sessions: the oldest end, also when many open at once", async () => {
   const { sessions, clock, revocations } = await openIdentityParts();
-  const opened: ContinuedSession[] = [];
+  const opened: OpenedSession[] = [];
   for (let index = 0; index < 100; index++) {
     opened.push(await sessions.open(ORDER));
     clock.advance(1);
@@ -281,6 +281,11 @@ Deno.test("a user has at most 100 sessions: the oldest end, also when many open 
   const other = await sessions.open({ ...ORDER, userId: "usr_2" });
   deepStrictEqual(await sessions.list("usr_1"), opened.map(({ session }) => session));
   const newest = await sessions.open(ORDER);
+  deepStrictEqual([opened.flatMap(({ displaced }) => displaced), other.displaced, newest.displaced], [
+    [],
+    [],
+    [opened[0]?.session.id],
+  ]);
   deepStrictEqual(
     (await sessions.list("usr_1")).map(({ id }) => id),
     [...opened.slice(1), newest].map(({ session }) => session.id),
@@ -389,7 +394,7 @@ Deno.test("sessions, users, teams and what has ended survive a restart of the st
 Deno.test("ASVS V14.2.6: no refresh token, neither its text nor its bytes nor its plain hash, was ever in the store", async () => {
   const parts = await openWatchedParts();
   const { sessions, store } = parts;
-  const seen = [await sessions.open({ ...ORDER, boundTo: "some-thumbprint" })];
+  const seen: ContinuedSession[] = [await sessions.open({ ...ORDER, boundTo: "some-thumbprint" })];
   seen.push(await sessions.open(ORDER));
   for (let generation = 0; generation < 3; generation++) {
     seen.push(await refreshed(parts, seen.at(-1)?.refreshToken ?? ""));

@@ -4,6 +4,7 @@ import { Fault } from "../../src/faults/fault.ts";
 import { hashPassword, needsRehash, verifyPassword } from "../../src/identity/password_hash.ts";
 import { openSignIn, type SignInAttempt } from "../../src/identity/sign_in.ts";
 import { openLockout } from "../../src/limits/lockout.ts";
+import { holdHashes } from "./held_hashes.ts";
 import { isFault } from "./is_fault.ts";
 import { openWatchedParts } from "./open_identity.ts";
 
@@ -11,7 +12,6 @@ const PASSWORD = "violet kettle 31";
 const RIGHT: SignInAttempt = { username: "ada", password: PASSWORD, network: "192.0.2.0/24" };
 const WRONG: SignInAttempt = { ...RIGHT, password: "violet kettle 32" };
 const CHEAP = { memoryKib: 8, passes: 1 };
-const DEAR = { memoryKib: 65_536, passes: 4 };
 const DAY_MS = 86_400_000;
 
 /** Sign-in with an account whose hash is cheap, so that attempts at it are. */
@@ -35,6 +35,11 @@ async function openSignInParts(account: { readonly cost?: typeof CHEAP } = {}) {
   return { ...parts, ada, lockout, signIn: await openSignIn({ ...parts, lockout }) };
 }
 
+/** Takes all the turns that strangers have at the hash, running and waiting. */
+async function fillQueue(phc: string): Promise<void> {
+  await Promise.all(Array.from({ length: 52 }, () => verifyPassword("x", phc, { isKnown: false })));
+}
+
 Deno.test("sign-in gives the account to its name and password, and a private reason to all else", async () => {
   const { signIn, ada } = await openSignInParts();
   deepStrictEqual(await signIn(RIGHT), { ok: true, value: ada });
@@ -56,16 +61,32 @@ Deno.test("ASVS V7.4.2: a disabled user is refused with the right password, and 
 });
 
 Deno.test("ASVS V6.3.8: an unknown name and a disabled user take a turn at the password hash as all others do", async () => {
-  const { signIn, users, ada } = await openSignInParts();
+  const { signIn, users, ada } = await openSignInParts({ cost: CHEAP });
   const found = await users.read(ada.id);
   ok(found);
   await users.replace(found, { ...ada, disabled: true });
   for (const username of ["nobody", "ada"]) {
-    // All turns are taken, by two that last: who needs one is refused, and who needs none would be answered.
-    const pending = Array.from({ length: 52 }, (_, turn) => hashPassword("x", turn < 2 ? DEAR : CHEAP));
+    // All turns are taken for as long as it takes: who needs one is refused, and who needs none would be answered.
+    using held = holdHashes();
+    const pending = fillQueue(ada.passwordHash);
     await rejects(signIn({ ...RIGHT, username }), isFault("overloaded"));
-    await Promise.all(pending);
+    held.release();
+    await pending;
   }
+});
+
+Deno.test("strangers who fill the queue for the hash crowd nobody out who signs in from a known network, or changes the password there", async () => {
+  const { signIn, ada } = await openSignInParts({ cost: CHEAP });
+  strictEqual((await signIn(RIGHT)).ok, true);
+  using held = holdHashes();
+  const pending = fillQueue(ada.passwordHash);
+  const owner = signIn(RIGHT);
+  for (const other of [{ network: "203.0.113.0/24" }, { username: "eve" }]) {
+    await rejects(signIn({ ...RIGHT, ...other }), isFault("overloaded"));
+  }
+  held.release();
+  strictEqual((await owner).ok, true);
+  await pending;
 });
 
 Deno.test("ASVS V6.3.8: known, unknown and disabled names are locked out alike, attempt for attempt and second for second", async () => {

@@ -21,9 +21,13 @@ Deno.test("a generated signing key is PKCS #8 that others read as Ed25519, and a
 /** Keys over a store of their own. */
 async function open(configured: string | undefined, before?: Awaited<ReturnType<typeof openVault>>) {
   const vault = before ?? await openVault();
+  const recorded: (readonly [string | null, string])[] = [];
+  const recordRotation = (...rotation: [string | null, string]): Promise<void> =>
+    Promise.resolve(void recorded.push(rotation));
   return {
     ...vault,
-    keys: await openSigningKeys({ ...vault, configured, overlapMs: OVERLAP_MS }),
+    recorded,
+    keys: await openSigningKeys({ ...vault, configured, overlapMs: OVERLAP_MS, recordRotation }),
   };
 }
 
@@ -142,6 +146,37 @@ Deno.test("a key of the settings that the store has never seen signs from then o
   for (const configured of [one, two, undefined]) {
     strictEqual((await open(configured, second)).keys.active().keyId, rotated);
   }
+});
+
+Deno.test("ASVS V16.3.3: a key that begins to sign at an opening is recorded, and nothing where it goes on signing", async () => {
+  const [one, two] = [await generateSigningKey(), await generateSigningKey()];
+  const first = await open(undefined);
+  const generated = first.keys.active().keyId;
+  deepStrictEqual(first.recorded, [[null, generated]]);
+  deepStrictEqual((await open(undefined, first)).recorded, []);
+  first.clock.advance(1);
+  const second = await open(one, first);
+  deepStrictEqual(second.recorded, [[generated, second.keys.active().keyId]]);
+  deepStrictEqual((await open(one, first)).recorded, []);
+  await second.keys.rotate();
+  deepStrictEqual(second.recorded.length, 1, "whoever asks for a rotation records it");
+  deepStrictEqual((await open(one, first)).recorded, []);
+  const fresh = await open(two);
+  deepStrictEqual(fresh.recorded, [[null, fresh.keys.active().keyId]]);
+});
+
+Deno.test("a rotation at an opening that cannot be recorded does not happen, and the record is there before it does", async () => {
+  const vault = await openVault();
+  const { keys } = await open(undefined, vault);
+  vault.clock.advance(1);
+  const pem = await generateSigningKey();
+  const options = { ...vault, configured: pem, overlapMs: OVERLAP_MS };
+  const recordRotation = async (): Promise<void> => {
+    strictEqual((await vault.store.list("signing_keys", { limit: 10 })).length, 1);
+    throw new Fault("unavailable", "the trail is full");
+  };
+  await rejects(openSigningKeys({ ...options, recordRotation }), { kind: "unavailable" });
+  strictEqual((await open(undefined, vault)).keys.active().keyId, keys.active().keyId);
 });
 
 Deno.test("of two rotations at once over one store one is refused, and one key signs", async () => {

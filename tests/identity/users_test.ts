@@ -349,3 +349,40 @@ Deno.test("an old account that cannot be moved is a fault at the opening, and st
     await rejects(openIdentityParts(broken), isFault("unavailable"));
   }
 });
+
+Deno.test("what one user changes of another holds only while the one is as it was read", async () => {
+  const { users, ada, found, store } = await openPartsWithAda();
+  const eve = await users.create({ ...ADA, username: "eve" });
+  const by = await users.read(eve.id);
+  ok(by);
+  const changeEve = async (): Promise<void> => {
+    const now = await users.read(eve.id);
+    ok(now && await users.replace(now, { ...now.value, disabled: !now.value.disabled }));
+  };
+  store.beforeNextWrite(changeEve);
+  strictEqual(await users.replace(found, { ...ada, roles: [] }, by), false);
+  strictEqual(await users.remove(found, by), false);
+  deepStrictEqual((await users.read(ada.id))?.value, ada);
+  const now = await users.read(eve.id);
+  ok(now);
+  strictEqual(await users.replace(found, { ...ada, roles: [] }, now), true);
+  // It was looked at and not changed.
+  deepStrictEqual((await users.read(eve.id))?.version, now.version);
+  const changed = await users.read(ada.id);
+  ok(changed && await users.remove(changed, now));
+  ok(await users.remove(now));
+  strictEqual(await users.isEmpty(), true);
+});
+
+Deno.test("of two users who remove each other at the same moment, one is left", async () => {
+  const { users, ada, found } = await openPartsWithAda();
+  const eve = await users.create({ ...ADA, username: "eve" });
+  const other = await users.read(eve.id);
+  ok(other);
+  const removed = await Promise.all([users.remove(other, found), users.remove(found, other)]);
+  deepStrictEqual(removed.toSorted(), [false, true]);
+  strictEqual((await users.list({ limit: 10 })).length, 1);
+  // Of oneself it is one record, which goes.
+  const last = await users.read(removed[0] ? ada.id : eve.id);
+  ok(last && await users.remove(last, last));
+});

@@ -245,9 +245,12 @@ Deno.test("a small team's days: people, roles, sessions and keys, over a restart
       strictEqual((await callsOf(here, token)("GET", "/v1/keys")).status, 403);
       await admin.change("PUT", "/v1/roles/lab/embedder", { grants: ["model:read/use-*"] });
       strictEqual(await embed("use-lite"), 403);
-      await admin.change("DELETE", "/v1/roles/lab/embedder");
+      strictEqual((await admin.ask("DELETE", "/v1/roles/lab/embedder")).status, 409, "it is held");
+      await admin.change("PATCH", `/v1/users/${uma.id}`, { roles: [] });
       strictEqual(await statusWith(token), 403);
+      await admin.change("DELETE", "/v1/roles/lab/embedder");
       await admin.change("PUT", "/v1/roles/lab/embedder", { description: "Small models", grants });
+      await admin.change("PATCH", `/v1/users/${uma.id}`, given);
       strictEqual(await embed("use-lite"), 200);
     });
 
@@ -375,6 +378,7 @@ Deno.test("a small team's days: people, roles, sessions and keys, over a restart
       strictEqual(set.code, 0, set.output);
       password = keep("the password by command", /^password +(\S{20,})/m.exec(set.output)?.[1] ?? "");
       match(set.output, /^sessions +[1-9]\d* ended$/m);
+      match(set.output, /^API keys +\d+ go on working/m);
       const rotated = await runTask(["signing-key:rotate"], variables);
       strictEqual(rotated.code, 0, rotated.output);
       thirdKey = /^signs now +(\S+)$/m.exec(rotated.output)?.[1] ?? "";
@@ -386,6 +390,7 @@ Deno.test("a small team's days: people, roles, sessions and keys, over a restart
         trailOf(dataDir).filter(({ type }) => type === "command.changed")
           .map(({ command, object, before, after }) => [command, object, before, after]),
         [
+          ["first start", "signing_key", null, { active: firstKey }],
           ["user:password", `user/${uma.id}`, null, { password: "changed" }],
           ["signing-key:rotate", "signing_key", { active: secondKey }, null],
         ],

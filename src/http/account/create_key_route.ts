@@ -12,8 +12,15 @@ import { problemDialect } from "../problem.ts";
 import { objectNotFound, requireAccess } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import type { AccountParts } from "./account_parts.ts";
-import { requireOwnerCovers, requireRoomForKey, requireSecretGivable } from "./key_limits.ts";
-import { keyView, newKeySchema, ownerOf, recordedKey } from "./key_view.ts";
+import {
+  requireNoKey,
+  requireOwnerCovers,
+  requireRoomForKey,
+  requireSecretGivable,
+  requireStillGivable,
+} from "./key_limits.ts";
+import { keyView, newKeySchema, recordedKey } from "./key_view.ts";
+import { ownerOf } from "./owner.ts";
 
 const DAY_SECONDS = 86_400;
 
@@ -48,10 +55,12 @@ export function createKeyRoute(parts: AccountParts): AnyRoute {
     faults: ["not_found", "conflict"],
     async handle(exchange, body) {
       const principal = principalOf(exchange);
+      requireNoKey(principal);
       const ownerId = body.owner ?? ownAccount(principal);
       const owner = await ownerOf(parts, ownerId);
       if (owner === undefined) throw objectNotFound("no such owner");
-      if (!isOneself(principal, issuer, ownerId)) {
+      const isOwn = isOneself(principal, issuer, ownerId);
+      if (!isOwn) {
         requireAccess(principal, "key:write", accountResource(issuer, ownerId, owner.team));
       }
       const scope = grantsIn(body.scopes);
@@ -65,9 +74,11 @@ export function createKeyRoute(parts: AccountParts): AnyRoute {
         addresses: body.addresses,
         boundTo: body.dpop_jkt ?? null,
         expiresAtMs: clock.now() + body.expires_in * 1000,
+        seenByOthers: !isOwn,
       };
       await exchange.record.changing("key:write", "key/new", null, recordedKey(order));
       const { key, text } = await apiKeys.create(order);
+      await requireStillGivable(parts, principal, { ownerId, owner, scope });
       // Its id is known only now; without the record nobody is told the key.
       await exchange.record.allowed("key:write", `key/${key.id}`);
       return { status: 201, body: { ...keyView(key), key: text } };

@@ -1,27 +1,20 @@
 // Key routes: see, rotate and delete API keys.
 import { z } from "@hono/zod-openapi";
 import { decide } from "../../access/decide.ts";
-import { changedMeanwhile, seesOthers } from "../administer.ts";
+import { changedMeanwhile, isOneself, seesOthers } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
 import { graceSeconds, grantsIn, OBJECT_BYTES_MAX } from "../object_fields.ts";
 import { pageOf, pageQuery, pageSchema, readPage } from "../page.ts";
 import { problemDialect } from "../problem.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import type { AccountParts } from "./account_parts.ts";
-import { requireSecretGivable } from "./key_limits.ts";
-import {
-  keyResource,
-  keySchema,
-  keyView,
-  newKeySchema,
-  ownerOf,
-  recordedKey,
-  requireKey,
-} from "./key_view.ts";
+import { requireNoKey, requireSecretGivable, requireStillGivable } from "./key_limits.ts";
+import { keyResource, keySchema, keyView, newKeySchema, recordedKey, requireKey } from "./key_view.ts";
+import { ownerOf, requireOwnerNotStronger } from "./owner.ts";
 
 /** `GET /v1/keys`, `GET` and `DELETE /v1/keys/{id}`, and `POST /v1/keys/{id}/rotate`. */
 export function keyRoutes(parts: AccountParts): AnyRoute[] {
-  const { apiKeys } = parts;
+  const { apiKeys, issuer } = parts;
   const common = { dialect: problemDialect, rated: true } as const;
   const read = { ...common, method: "GET", policy: { kind: "action", action: "key:read" } } as const;
   const write = { ...common, policy: { kind: "action", action: "key:write" } } as const;
@@ -73,17 +66,22 @@ export function keyRoutes(parts: AccountParts): AnyRoute[] {
       answers: { 200: { description: "The key, with its new text.", schema: newKeySchema } },
       faults: ["not_found", "conflict"],
       async handle(exchange, { grace_seconds: grace }) {
+        const principal = principalOf(exchange);
+        requireNoKey(principal);
         const found = await requireKey(parts, exchange, "key:write");
         const { id, ownerId, scopes } = found.value;
         const owner = await ownerOf(parts, ownerId);
-        requireSecretGivable(parts, principalOf(exchange), { ownerId, owner, scope: grantsIn(scopes) });
+        const told = { ownerId, owner, scope: grantsIn(scopes) };
+        requireSecretGivable(parts, principal, told);
         await exchange.record.changing("key:write", `key/${id}`, recordedKey(found.value), {
           ...recordedKey(found.value),
           secret: "rotated",
           grace_seconds: grace,
         });
-        const rotated = await apiKeys.rotate(found, grace);
+        const by = isOneself(principal, issuer, ownerId) ? "owner" : "other";
+        const rotated = await apiKeys.rotate(found, grace, by);
         if (rotated === undefined) throw changedMeanwhile("a key");
+        await requireStillGivable(parts, principal, told);
         return { status: 200, body: { ...keyView(rotated.key), key: rotated.text } };
       },
     }),
@@ -96,6 +94,7 @@ export function keyRoutes(parts: AccountParts): AnyRoute[] {
       faults: ["not_found", "conflict"],
       async handle(exchange) {
         const found = await requireKey(parts, exchange, "key:write");
+        await requireOwnerNotStronger(parts, principalOf(exchange), found.value.ownerId);
         await exchange.record.changing("key:write", `key/${found.value.id}`, recordedKey(found.value), null);
         if (!await apiKeys.remove(found)) throw changedMeanwhile("a key");
         return { status: 204 };

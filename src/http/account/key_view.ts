@@ -4,12 +4,12 @@ import type { Action } from "../../access/action.ts";
 import type { Resource } from "../../access/decide.ts";
 import type { ApiKey } from "../../identity/api_keys.ts";
 import type { Kept } from "../../identity/kept.ts";
-import type { Standing } from "../../identity/standings.ts";
 import { accountResource, idInPath, inSeconds } from "../administer.ts";
 import { type Exchange, principalOf } from "../exchange.ts";
 import { seconds } from "../object_fields.ts";
 import { objectNotFound, requireAccess } from "../require_access.ts";
 import type { AccountParts } from "./account_parts.ts";
+import { ownerOf } from "./owner.ts";
 
 /** A key without its secret. */
 export const keySchema = z.strictObject({
@@ -64,14 +64,6 @@ export function recordedKey(
     dpop_jkt: boundTo,
     expires_at: inSeconds(expiresAtMs),
   };
-}
-
-/** Whom a key speaks for, at this moment; undefined for an account that is gone. */
-export async function ownerOf(
-  { standings }: AccountParts,
-  ownerId: string,
-): Promise<Standing | undefined> {
-  return standings.known(ownerId) ?? await standings.load(ownerId);
 }
 
 /** A key as something that is asked for: it belongs to its owner, and to the owner's team. */

@@ -55,7 +55,7 @@ export function loginRoute(parts: AccountParts): AnyRoute {
       });
       if (!signedIn.ok) throw await refused(signedIn.reason);
       const user = signedIn.value;
-      const { session, refreshToken } = await sessions.open({ userId: user.id, network, boundTo });
+      const { session, refreshToken, displaced } = await sessions.open({ userId: user.id, network, boundTo });
       if (await readStandingAccount(users, user, password) === undefined) {
         await sessions.end(session);
         throw await refused("changed_meanwhile");
@@ -73,7 +73,11 @@ export function loginRoute(parts: AccountParts): AnyRoute {
         credential: issued.id,
       });
       // Durable before the tokens leave: no session without its record.
-      await record.sessionStarted(inSeconds(session.expiresAtMs));
+      await record.sessionStarted({
+        session: session.id,
+        displaced,
+        expiresAtSeconds: inSeconds(session.expiresAtMs),
+      });
       return {
         status: 200,
         body: {

@@ -9,6 +9,7 @@ import { objectNotFound, requireAccess } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { recordedSession, sessionListSchema, sessionView } from "../session_view.ts";
 import type { AccountParts } from "./account_parts.ts";
+import { ownerOf, requireOwnerNotStronger } from "./owner.ts";
 
 const common = { dialect: problemDialect, rated: true } as const;
 const END = { kind: "action", action: "session:end" } as const;
@@ -23,7 +24,7 @@ const endedSchema = z.strictObject({ ended: z.int().describe("How many sessions 
  * the owner, the gate has decided all there is to decide.
  */
 export function sessionRoutes(parts: AccountParts): AnyRoute[] {
-  const { issuer, sessions, standings } = parts;
+  const { issuer, sessions } = parts;
   return [
     logoutRoute(parts),
     defineRoute({
@@ -78,8 +79,10 @@ export function sessionRoutes(parts: AccountParts): AnyRoute[] {
         const session = await sessions.read(idInPath(exchange, "ses"));
         if (session === undefined) throw objectNotFound("no such session");
         const { userId } = session;
-        const team = (standings.known(userId) ?? await standings.load(userId))?.team ?? null;
-        requireAccess(principalOf(exchange), "session:end", accountResource(issuer, userId, team));
+        const principal = principalOf(exchange);
+        const team = (await ownerOf(parts, userId))?.team ?? null;
+        requireAccess(principal, "session:end", accountResource(issuer, userId, team));
+        await requireOwnerNotStronger(parts, principal, userId);
         await exchange.record.changing(
           "session:end",
           `session/${session.id}`,

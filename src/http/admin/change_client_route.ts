@@ -16,6 +16,7 @@ import {
   untrustedJwks,
 } from "./client_view.ts";
 import { requireGivableRoles, requireNotStronger } from "./role_limits.ts";
+import { changeWithoutSeenKeys, givesMore, hasSeenKeys } from "./seen_keys.ts";
 
 const change = z.strictObject({
   name: objectName.optional(),
@@ -55,13 +56,19 @@ export function changeClientRoute(parts: AdminParts): AnyRoute {
           ? client.keys
           : await checkClientKeys(client.authentication, untrustedJwks(keys)),
       };
+      const grows = givesMore(parts, client, next);
       await exchange.record.changing(
         "client:write",
         `client/${client.id}`,
         await recordedClient(client),
-        await recordedClient(next),
+        {
+          ...await recordedClient(next),
+          ...(grows && await hasSeenKeys(parts, client.id) ? { api_keys: "ended" } : {}),
+        },
       );
-      if (!await clients.replace(found, next)) throw changedMeanwhile("a client");
+      const write = () => clients.replace(found, next);
+      const isMade = grows ? await changeWithoutSeenKeys(parts, client.id, write) : await write();
+      if (!isMade) throw changedMeanwhile("a client");
       return { status: 200, body: clientView(next) };
     },
   });

@@ -10,8 +10,10 @@ import { OBJECT_BYTES_MAX, roleNames, teamId } from "../object_fields.ts";
 import { problemDialect } from "../problem.ts";
 import { requireAccess } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
+import { actingUser } from "./acting_user.ts";
 import type { AdminParts } from "./admin_parts.ts";
 import { requireGivableRoles, requireNotStronger } from "./role_limits.ts";
+import { changeWithoutSeenKeys, givesMore, hasSeenKeys } from "./seen_keys.ts";
 import { recordedUser, requireUser, userSchema, userView } from "./user_view.ts";
 
 const change = z.strictObject({
@@ -52,13 +54,19 @@ export function changeUserRoute(parts: AdminParts): AnyRoute {
         disabled,
         passwordHash: password === undefined ? user.passwordHash : await hashPassword(password),
       };
+      const by = await actingUser(parts, principal);
+      const grows = givesMore(parts, user, next);
       await exchange.record.changing("user:write", `user/${user.id}`, recordedUser(parts, user), {
         ...recordedUser(parts, next),
         ...(password === undefined ? {} : { password: "changed" }),
+        ...(grows && await hasSeenKeys(parts, user.id) ? { keys: "ended" } : {}),
       });
       // One write for all of it: a user is never half changed.
-      if (!await users.replace(found, next)) throw changedMeanwhile("a user");
-      const endsSessions = next.disabled || password !== undefined || next.team !== user.team;
+      const write = () => users.replace(found, next, by);
+      const isMade = grows ? await changeWithoutSeenKeys(parts, user.id, write) : await write();
+      if (!isMade) throw changedMeanwhile("a user");
+      // Also where it is so already: whoever tries again ends what a failure has left.
+      const endsSessions = fields.team !== undefined || password !== undefined || fields.disabled === true;
       if (endsSessions) await sessions.endAll(user.id);
       return { status: 200, body: userView(next) };
     },

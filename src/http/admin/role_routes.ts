@@ -18,9 +18,11 @@ import {
   roleSchema,
   roleView,
 } from "./role_view.ts";
+import { isRoleHeld } from "./team_members.ts";
 
 /** `GET /v1/roles`, and `GET` and `DELETE /v1/roles/{team}/{name}`. */
-export function roleRoutes({ roleBook }: AdminParts): AnyRoute[] {
+export function roleRoutes(parts: AdminParts): AnyRoute[] {
+  const { roleBook } = parts;
   const common = { dialect: problemDialect, rated: true } as const;
   const read = { ...common, method: "GET", policy: { kind: "action", action: "role:read" } } as const;
   return [
@@ -65,7 +67,7 @@ export function roleRoutes({ roleBook }: AdminParts): AnyRoute[] {
       ...common,
       method: "DELETE",
       path: "/v1/roles/{team}/{name}",
-      summary: "Delete a custom role: whoever has it has nothing by it any more",
+      summary: "Delete a custom role that no user and no client has",
       policy: { kind: "action", action: "role:write" },
       answers: { 204: { description: "There is no such role any more." } },
       faults: ["not_found", "conflict"],
@@ -82,6 +84,12 @@ export function roleRoutes({ roleBook }: AdminParts): AnyRoute[] {
         }
         // Nobody takes from others what they do not have themselves.
         requireGivable(principal, role.grants, role.team);
+        if (await isRoleHeld(parts, place)) {
+          // Their roles would keep the name, and come back to life with whatever is called so next.
+          throw new Fault("conflict", "Cannot delete a role: somebody has it", {
+            detail: "The role is still held by users or clients.",
+          });
+        }
         await exchange.record.changing("role:write", `role/${formatPlace(place)}`, recordedRole(role), null);
         await roleBook.remove(role);
         return { status: 204 };

@@ -1,28 +1,31 @@
-// Team members: whether anybody or anything belongs to a team.
+// Team members: whether anybody or anything belongs to a team, or bears the name of a role there.
 import type { AdminParts } from "./admin_parts.ts";
-
-const PAGE = 200;
+import type { RolePlace } from "./role_view.ts";
+import { someOfAll } from "./some_of_all.ts";
 
 /** Looks through all users and clients: teams are deleted rarely. */
-export async function hasMembers({ users, clients, roleBook }: AdminParts, team: string): Promise<boolean> {
-  return roleBook.list().some((role) => role.team === team) ||
-    await someOf(users.list, team) || await someOf(clients.list, team);
+export async function hasMembers(parts: AdminParts, team: string): Promise<boolean> {
+  return parts.roleBook.list().some((role) => role.team === team) ||
+    await someMember(parts, (member) => member.team === team);
+}
+
+/** Looks through all users and clients, also where there is no such role: a name alone can be left of one. */
+export async function isRoleHeld(parts: AdminParts, { team, name }: RolePlace): Promise<boolean> {
+  return await someMember(
+    parts,
+    (member) => (team === null || member.team === team) && member.roles.includes(name),
+  );
 }
 
 interface Member {
   readonly id: string;
   readonly team: string;
+  readonly roles: readonly string[];
 }
 
-async function someOf(
-  list: (page: { readonly after?: string; readonly limit: number }) => Promise<readonly Member[]>,
-  team: string,
+async function someMember(
+  { users, clients }: AdminParts,
+  isOne: (member: Member) => boolean,
 ): Promise<boolean> {
-  let after: string | undefined;
-  do {
-    const members = await list(after === undefined ? { limit: PAGE } : { after, limit: PAGE });
-    if (members.some((member) => member.team === team)) return true;
-    after = members.length < PAGE ? undefined : members.at(-1)?.id;
-  } while (after !== undefined);
-  return false;
+  return await someOfAll<Member>(users.list, isOne) || await someOfAll<Member>(clients.list, isOne);
 }

@@ -148,9 +148,11 @@ function notNow(reason: string, detail: string): Fault {
 
 /** The team in the path, for a caller who may do this to it. */
 async function requireTeam({ teams }: AdminParts, exchange: Exchange, action: Action): Promise<Kept<Team>> {
-  const { id } = exchange.parameters;
-  const found = teamId.safeParse(id).success ? await teams.read(id ?? "") : undefined;
+  const { id = "" } = exchange.parameters;
+  if (!teamId.safeParse(id).success) throw objectNotFound("the path names no team");
+  // Before it is read: a team that is not there is refused in the words, and the time, of one that is.
+  requireAccess(principalOf(exchange), action, teamResource(id));
+  const found = await teams.read(id);
   if (found === undefined) throw objectNotFound("no such team");
-  requireAccess(principalOf(exchange), action, teamResource(found.value.id));
   return found;
 }

@@ -6,6 +6,7 @@ import { principalOf } from "../exchange.ts";
 import { pageOf, pageQuery, pageSchema, readPage } from "../page.ts";
 import { problemDialect } from "../problem.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
+import { actingUser } from "./acting_user.ts";
 import type { AdminParts } from "./admin_parts.ts";
 import { requireNotStronger } from "./role_limits.ts";
 import { recordedUser, requireUser, userSchema, userView } from "./user_view.ts";
@@ -61,8 +62,9 @@ export function userRoutes(parts: AdminParts): AnyRoute[] {
         const { id } = found.value;
         if (isOneself(principal, issuer, id)) throw notOneself("a user");
         requireNotStronger(roleBook, principal, found.value);
+        const by = await actingUser(parts, principal);
         await exchange.record.changing("user:write", `user/${id}`, recordedUser(parts, found.value), null);
-        if (!await users.remove(found)) throw changedMeanwhile("a user");
+        if (!await users.remove(found, by)) throw changedMeanwhile("a user");
         // From here on the account is nobody's; what is left of it works no more, and goes.
         await sessions.endAll(id);
         await apiKeys.removeAllOf(id);

@@ -1,5 +1,6 @@
 // User session routes: where a user is signed in, to end that, and to let the user try again after too many failures.
 import { z } from "@hono/zod-openapi";
+import { isOneself, notOneself } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
 import { problemDialect } from "../problem.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
@@ -10,7 +11,7 @@ import { requireUser } from "./user_view.ts";
 
 /** `GET` and `DELETE /v1/users/{id}/sessions`, and `POST /v1/users/{id}/unlock`. */
 export function userSessionRoutes(parts: AdminParts): AnyRoute[] {
-  const { sessions, signIn, roleBook } = parts;
+  const { sessions, signIn, roleBook, issuer } = parts;
   const common = { dialect: problemDialect, rated: true } as const;
   return [
     defineRoute({
@@ -43,7 +44,10 @@ export function userSessionRoutes(parts: AdminParts): AnyRoute[] {
       },
       faults: ["not_found"],
       async handle(exchange) {
-        const { value: { id } } = await requireUser(parts, exchange, "session:end");
+        const principal = principalOf(exchange);
+        const { value: user } = await requireUser(parts, exchange, "session:end");
+        const { id } = user;
+        if (!isOneself(principal, issuer, id)) requireNotStronger(roleBook, principal, user);
         const theirs = await sessions.list(id);
         await exchange.record.changing(
           "session:end",
@@ -66,11 +70,13 @@ export function userSessionRoutes(parts: AdminParts): AnyRoute[] {
           schema: z.strictObject({ unlocked: z.boolean().describe("Whether there was anything to forget.") }),
         },
       },
-      faults: ["not_found"],
+      faults: ["not_found", "conflict"],
       async handle(exchange) {
+        const principal = principalOf(exchange);
         const { value: user } = await requireUser(parts, exchange, "user:write");
-        // Otherwise somebody could go on guessing at the password of one who can do more.
-        requireNotStronger(roleBook, principalOf(exchange), user);
+        // Otherwise somebody could go on guessing at a password: the own one with a stolen token, or that of one who can do more.
+        if (isOneself(principal, issuer, user.id)) throw notOneself("a user");
+        requireNotStronger(roleBook, principal, user);
         await exchange.record.changing("user:write", `user/${user.id}`, null, { failures: "forgotten" });
         return { status: 200, body: { unlocked: signIn.unlock(user.username) } };
       },

@@ -12,6 +12,7 @@ import { objectNotFound, requireAccess } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import type { AdminParts } from "./admin_parts.ts";
 import { formatPlace, placeInPath, recordedRole, roleAt, roleSchema, roleView } from "./role_view.ts";
+import { isRoleHeld } from "./team_members.ts";
 
 const content = z.strictObject({
   description: objectDescription.default(""),
@@ -19,7 +20,8 @@ const content = z.strictObject({
 });
 
 /** `PUT /v1/roles/{team}/{name}`. */
-export function writeRoleRoute({ roleBook, teams, clock }: AdminParts): AnyRoute {
+export function writeRoleRoute(parts: AdminParts): AnyRoute {
+  const { roleBook, teams, clock } = parts;
   return defineRoute({
     method: "PUT",
     path: "/v1/roles/{team}/{name}",
@@ -52,6 +54,11 @@ export function writeRoleRoute({ roleBook, teams, clock }: AdminParts): AnyRoute
       const before = roleAt(roleBook, place);
       // Nobody takes from others, nor gives them, what they do not have themselves.
       requireGivable(principal, [...before?.grants ?? [], ...grants], team);
+      if (before === undefined && await isRoleHeld(parts, place)) {
+        throw new Fault("conflict", `Cannot make the role ${name}: somebody bears the name already`, {
+          detail: "Users or clients have a role of that name. Take it from them first.",
+        });
+      }
       const createdAtMs = before?.createdAtMs ?? clock.now();
       const role: Role = { name, team, description, grants, builtIn: false, createdAtMs };
       await exchange.record.changing(
@@ -60,7 +67,8 @@ export function writeRoleRoute({ roleBook, teams, clock }: AdminParts): AnyRoute
         before === undefined ? null : recordedRole(before),
         recordedRole(role),
       );
-      await roleBook.put(role, before);
+      // No role outlives its team.
+      await roleBook.put(role, before, team === null ? [] : [await teams.hold(team)]);
       return { status: before === undefined ? 201 : 200, body: roleView(role) };
     },
   });

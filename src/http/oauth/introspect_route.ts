@@ -5,7 +5,6 @@ import { formatGrant } from "../../access/grant.ts";
 import { type AccessTokenClaims, OWN_CLIENT } from "../../identity/access_token.ts";
 import { API_KEY_PREFIX, type ApiKeys } from "../../identity/api_keys.ts";
 import type { Session } from "../../identity/sessions.ts";
-import type { Standings } from "../../identity/standings.ts";
 import { requireAccess } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import { type AccountPrincipalParts, clientPrincipal } from "./account_principal.ts";
@@ -18,7 +17,6 @@ import { INTROSPECT_PATH } from "./oauth_paths.ts";
 /** What the route needs. */
 export interface IntrospectParts extends ClientAuthenticationParts, AccountPrincipalParts, FindTokenParts {
   readonly apiKeys: ApiKeys;
-  readonly standings: Standings;
 }
 
 const introspectFields = z.object({ ...tokenFields, ...clientFields });
@@ -71,15 +69,17 @@ export function introspectRoute(parts: IntrospectParts): AnyRoute {
       requireAccess(principal, "token:introspect");
       const claims = await claimsOf(parts, fields.token);
       const standing = claims === undefined ? undefined : await standings.load(claims.sub);
-      const isOpen = claims !== undefined && standing?.active === true &&
+      const isTheirs = claims !== undefined && standing !== undefined &&
         decide(principal, "token:introspect", {
           kind: "object",
           owner: { issuer, subject: claims.sub },
           team: standing.team,
         }).ok;
-      await exchange.record.allowed("token:introspect", null);
+      const object = isTheirs ? `${standing.kind}/${claims.sub}` : null;
+      await exchange.record.allowed("token:introspect", object);
       // RFC 7662 §2.2: nothing is said of why one is not active.
-      return { status: 200, body: isOpen ? { active: true, iss: issuer, ...claims } : INACTIVE };
+      const isActive = isTheirs && standing.active;
+      return { status: 200, body: isActive ? { active: true, iss: issuer, ...claims } : INACTIVE };
     },
   });
 }

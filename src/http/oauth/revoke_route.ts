@@ -3,7 +3,6 @@ import { z } from "@hono/zod-openapi";
 import { OWN_CLIENT } from "../../identity/access_token.ts";
 import type { Client } from "../../identity/clients.ts";
 import type { Revocations } from "../../identity/revocation.ts";
-import type { Standings } from "../../identity/standings.ts";
 import type { Exchange } from "../exchange.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import {
@@ -19,7 +18,6 @@ import { REVOKE_PATH } from "./oauth_paths.ts";
 
 /** What the route needs. */
 export interface RevokeParts extends ClientAuthenticationParts, FindTokenParts {
-  readonly standings: Standings;
   readonly revocations: Revocations;
 }
 
@@ -51,7 +49,7 @@ export function revokeRoute(parts: RevokeParts): AnyRoute {
 
 /**
  * RFC 7009 §2.1: whether the token was issued to the client that asks. Those of our own client, which has no secret, are
- * whose hands they are in.
+ * whose hands they are in, also where they are bound to a key: no proof is asked for to end one.
  *
  * @throws Fault `client_refused` where a client's token comes without that client's proof: it must not think that it is over
  */

@@ -93,8 +93,14 @@ async function grantToClient(parts: TokenParts, exchange: Exchange, fields: Toke
   const principal = clientPrincipal(parts, client);
   const scope = narrowScope(principal, fields.scope);
   const boundTo = await proveKey(parts, exchange);
-  const order = { grant: "client_credentials", clientId: client.id, session: null, scope, boundTo } as const;
-  return await giveToken(parts, exchange, principal, order);
+  return await giveToken(parts, exchange, principal, {
+    grant: "client_credentials",
+    clientId: client.id,
+    issuedAfterSeconds: client.tokensNotBeforeSeconds,
+    session: null,
+    scope,
+    boundTo,
+  });
 }
 
 /** RFC 6749 §6. Whatever else is wrong is found before the refresh token is used up. */
@@ -166,6 +172,7 @@ async function proveKey({ proofs }: TokenParts, { request }: Exchange): Promise<
 interface TokenOrder {
   readonly grant: typeof GRANT_TYPES[number];
   readonly clientId?: string;
+  readonly issuedAfterSeconds?: number | null;
   readonly session: string | null;
   readonly scope: readonly Grant[] | null;
   readonly boundTo: string | null;

@@ -73,6 +73,7 @@ Deno.test("a sign-in opens a session and gives its access token and its refresh 
     claims.tokenId,
     Math.floor((session?.expiresAtMs ?? 0) / 1000),
   ]);
+  deepStrictEqual([event.session, event.displaced], [session?.id, []]);
   const text = JSON.stringify(called.events);
   ok(!text.includes(access_token) && !text.includes(refresh_token) && !text.includes("mia"));
 });
@@ -209,4 +210,17 @@ Deno.test("a body with another field, or a field of another type, is refused", a
     deepStrictEqual(refusalOf(called), [422, "fields_invalid", field]);
     deepStrictEqual(typesOf(called), []);
   }
+});
+
+Deno.test("the record of a sign-in names the sessions that it pushed out", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  const opened: string[] = [];
+  for (let count = 0; count < 101; count++) {
+    const { session } = await world.sessions.open({ userId: user.id, network: "192.0.2.1", boundTo: null });
+    opened.push(session.id);
+    world.clock.advance(1); // ids sort by the millisecond of their birth
+  }
+  const { events: [event] } = await login(world, "mia", PASSWORD);
+  deepStrictEqual(event?.type === "session.started" && event.displaced, [opened[1]]);
 });

@@ -121,6 +121,7 @@ Deno.test("a deleted client is gone with its keys", async () => {
     addresses: [],
     boundTo: null,
     expiresAtMs: world.clock.now() + 60_000,
+    seenByOthers: false,
   });
   strictEqual((await world.call(lead(world), "DELETE", `/v1/clients/${client.id}`)).status, 204);
   deepStrictEqual([await world.clients.read(client.id), (await world.apiKeys.verify(text)).ok], [

@@ -110,6 +110,7 @@ Deno.test("a deleted user is gone with all sessions and keys, and the name is fr
     addresses: [],
     boundTo: null,
     expiresAtMs: world.clock.now() + 60_000,
+    seenByOthers: false,
   });
   await world.standings.load(mia.id);
   const called = await world.call(lead(world), "DELETE", `/v1/users/${mia.id}`);

@@ -71,3 +71,15 @@ Deno.test("an assertion works once, also where two come at the same time (RFC 75
     deepStrictEqual(answers.map(({ status }) => status).sort(), [200, 401, 401]);
   });
 });
+
+Deno.test("an assertion that was used before a restart is not accepted after it (RFC 7523 §3)", async () => {
+  const before = await openOauthUnderTest();
+  const { id } = await before.keyClient(["user"], key);
+  const form = { ...GRANT, ...assertionOf(before, id, key) };
+  deepStrictEqual((await before.post(TOKEN_URL, form)).status, 200);
+  await before.close();
+  const after = await openOauthUnderTest({}, before);
+  deepStrictEqual(outcomeOf(await after.post(TOKEN_URL, form)), [401, "invalid_client"]);
+  deepStrictEqual((await after.post(TOKEN_URL, { ...GRANT, ...assertionOf(after, id, key) })).status, 200);
+  await after.close();
+});

@@ -51,7 +51,7 @@ Deno.test("an access token of a client is told as it stands (RFC 7662 §2.2)", a
     ok(event?.type === "request.allowed");
     deepStrictEqual([event.action, event.object, event.subject, event.credential], [
       "token:introspect",
-      null,
+      `client/${client.id}`,
       asker.client.id,
       asker.client.id,
     ]);
@@ -104,6 +104,7 @@ Deno.test("an API key is told with its owner, its scope and its end, and as inac
       addresses: [],
       boundTo: holder.thumbprint,
       expiresAtMs: oauth.clock.now() + 60_000,
+      seenByOthers: false,
     };
     const { key, text } = await oauth.apiKeys.create(order);
     const told = {
@@ -241,5 +242,33 @@ Deno.test("an introspection without a token is invalid_request; one that cannot 
     oauth.trail.setFailing(true);
     const answer = await oauth.post(INTROSPECT_URL, { token: "x" }, by);
     deepStrictEqual([answer.status, answer.body.error], [503, "temporarily_unavailable"]);
+  });
+});
+
+Deno.test("the record of an introspection names whose token was asked about, where the asker may know of them", async () => {
+  await withOauth(async (oauth) => {
+    await oauth.team("red");
+    await oauth.team("blue");
+    const [red, blue] = [
+      await openAsker(oauth, ["team-admin"], "red"),
+      await openAsker(oauth, ["team-admin"], "blue"),
+    ];
+    const { user, refreshToken } = await oauth.session(["user"], { team: "red" });
+    const { body } = await oauth.post(TOKEN_URL, refreshing(refreshToken));
+    const recorded = async (asker: typeof red, token: unknown): Promise<unknown> => {
+      await asker.ask(token);
+      const event = oauth.events().at(-1);
+      return event?.type === "request.allowed" && event.object;
+    };
+    for (const token of [body.access_token, body.refresh_token]) {
+      strictEqual(await recorded(red, token), `user/${user.id}`);
+      strictEqual(await recorded(blue, token), null);
+    }
+    strictEqual(await recorded(red, "x"), null);
+    // Also where the token is worth nothing any more because its account is disabled.
+    const found = await oauth.users.read(user.id);
+    ok(found && await oauth.users.replace(found, { ...user, disabled: true }));
+    strictEqual(await recorded(red, body.access_token), `user/${user.id}`);
+    deepStrictEqual(await red.ask(body.access_token), INACTIVE);
   });
 });

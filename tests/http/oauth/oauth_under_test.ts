@@ -12,13 +12,14 @@ import { oauthRoutes } from "../../../src/http/oauth/oauth_routes.ts";
 import { thumbprint } from "../../../src/identity/public_key.ts";
 import { openMemoryRateCells } from "../../../src/limits/memory_rate_cells.ts";
 import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts";
+import type { RecordStore } from "../../../src/store/record_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
-import { openKeyRing } from "../../../src/vault/key_ring.ts";
+import { type KeyRing, openKeyRing } from "../../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
 import { type ForeignKey, makeForeignKey } from "../../identity/foreign_key.ts";
 import { forgeToken } from "../../identity/forge_token.ts";
 import { responseOf } from "../../support/app_under_test.ts";
-import { manualClock } from "../../support/manual_clock.ts";
+import { type ManualClock, manualClock } from "../../support/manual_clock.ts";
 import { basic, type Form, type JsonAnswer } from "./oauth_messages.ts";
 
 export const ISSUER = "https://ai.example.com";
@@ -29,13 +30,30 @@ export const REVOKE_URL = "/oauth2/revoke";
 export const INTROSPECT_URL = "/oauth2/introspect";
 export const ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/** Opens it. @param options.tokenRatePerMinute of the tier that clients are under */
-export async function openOauthUnderTest(
-  { tokenRatePerMinute = 1_000_000, externalIssuers = [] as readonly string[] } = {},
-) {
+/** What survives a restart. */
+interface Matter {
+  readonly clock: ManualClock;
+  readonly store: RecordStore;
+  readonly keyRing: KeyRing;
+}
+
+async function makeMatter(): Promise<Matter> {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  return { clock, store, keyRing: await openKeyRing(store, parseMasterKey(generateMasterKey()), clock) };
+}
+
+/**
+ * Opens it.
+ *
+ * @param options.tokenRatePerMinute of the tier that clients are under
+ * @param before for a restart: what was open before
+ */
+export async function openOauthUnderTest(
+  { tokenRatePerMinute = 1_000_000, externalIssuers = [] as readonly string[] } = {},
+  before?: Matter,
+) {
+  const { clock, store, keyRing } = before ?? await makeMatter();
   const trail = memoryAuditTrail();
   const logText: string[] = [];
   const log = openLog({
@@ -55,6 +73,7 @@ export async function openOauthUnderTest(
   };
   const opened: Opened = [];
   const identity = await openIdentity({ store, keyRing, trail }, settings as Config, clock, log, opened);
+  const eventsOfOpening = trail.events.length;
   const gate: GateParts = {
     ...identity,
     clock,
@@ -103,6 +122,8 @@ export async function openOauthUnderTest(
   return {
     ...identity,
     clock,
+    store,
+    keyRing,
     trail,
     routes,
     call,
@@ -155,8 +176,9 @@ export async function openOauthUnderTest(
       });
       return recognised.ok;
     },
-    /** The events of a type, or all of them, so far. */
-    events: (type?: string) => trail.events.filter((event) => type === undefined || event.type === type),
+    /** The events of a type, or all of them, since the opening. */
+    events: (type?: string) =>
+      trail.events.slice(eventsOfOpening).filter((event) => type === undefined || event.type === type),
     async close() {
       while (opened.length > 0) await opened.pop()?.();
     },

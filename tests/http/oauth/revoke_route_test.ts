@@ -127,6 +127,7 @@ Deno.test("tokens of others, and texts that are no token, are answered like one'
       addresses: [],
       boundTo: null,
       expiresAtMs: oauth.clock.now() + 60_000,
+      seenByOthers: false,
     });
     const before = oauth.events().length;
     const tokens = [
