@@ -32,7 +32,7 @@ const addressRange = z.string().max(64).refine(
 const keyOrder = z.strictObject({
   name: objectName,
   scopes: grantTexts.default(["model:read", "model:infer"]),
-  expires_in: z.int().min(60).max(366 * DAY_SECONDS).default(90 * DAY_SECONDS).describe("Seconds."),
+  expires_in: z.int().min(1).max(366 * DAY_SECONDS).default(90 * DAY_SECONDS).describe("Seconds."),
   addresses: boundedList(z.array(addressRange).max(32)).default([]).describe("None: from everywhere."),
   dpop_jkt: z.string().refine(isThumbprint, "is no SHA-256 thumbprint in base64url (RFC 7638)").optional(),
   owner: z.string().regex(/^(?:usr|cli)_[0-9a-hjkmnp-tv-z]{26}$/, "is no id of a user or client").optional()
