@@ -43,8 +43,6 @@ interface KeptRole {
 const PAGE = 1000;
 /** Custom roles of one team, so that no team fills the memory of all. */
 const ROLES_PER_TEAM_MAX = 1000;
-/** Sets of roles whose grants are kept at hand. */
-const RESOLVED_MAX = 10_000;
 
 /** Opens the book over its sealed table. */
 export async function openRoleBook(store: RecordStore, table: SealedTable): Promise<RoleBook> {
@@ -55,7 +53,11 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
     for (const { key, value, version } of page) custom.set(key, { role: parseRole(value), version });
     after = page.length < PAGE ? undefined : page.at(-1)?.key;
   } while (after !== undefined);
-  const resolved = new Map<string, readonly Grant[]>();
+  // By the very list of names that an account has at hand: it is the same one at each of its requests.
+  let resolved = new WeakMap<
+    readonly string[],
+    { readonly team: string; readonly grants: readonly Grant[] }
+  >();
   // Names that are being written. One change of a name at a time: what it means elsewhere stays so until it is made.
   const underWay = new Set<string>();
 
@@ -67,7 +69,7 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
   function keep(key: string, kept: KeptRole | undefined): void {
     if (kept === undefined) custom.delete(key);
     else custom.set(key, kept);
-    resolved.clear();
+    resolved = new WeakMap();
   }
   async function write(
     { team, name }: Role,
@@ -97,17 +99,14 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
 
   return {
     grantsOf(team, names) {
-      const key = JSON.stringify([team, names]);
-      let grants = resolved.get(key);
-      if (grants === undefined) {
-        grants = names.flatMap((name) => {
-          const role = find(team, name);
-          // Whoever has a role can look after what is their own: sign out, change the password, end a session.
-          return role === undefined ? [] : role.builtIn ? role.grants : [...role.grants, ...OWN_GRANTS];
-        });
-        if (resolved.size >= RESOLVED_MAX) resolved.clear();
-        resolved.set(key, grants);
-      }
+      const known = resolved.get(names);
+      if (known?.team === team) return known.grants;
+      const grants = names.flatMap((name) => {
+        const role = find(team, name);
+        // Whoever has a role can look after what is their own: sign out, change the password, end a session.
+        return role === undefined ? [] : role.builtIn ? role.grants : [...role.grants, ...OWN_GRANTS];
+      });
+      resolved.set(names, { team, grants });
       return grants;
     },
     find,
