@@ -1,10 +1,9 @@
 // Login: a name and a password to a session, bound to a key where its possession is proved (RFC 9449 §5).
 import { z } from "@hono/zod-openapi";
 import { Fault, toFault } from "../../faults/fault.ts";
-import type { DpopProofs } from "../../identity/dpop_proof.ts";
 import { inSeconds } from "../administer.ts";
-import type { Exchange } from "../exchange.ts";
 import { problemDialect } from "../problem.ts";
+import { proveKey } from "../prove_key.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
 import type { AccountParts } from "./account_parts.ts";
 import { readStandingAccount } from "./standing_account.ts";
@@ -43,7 +42,8 @@ export function loginRoute(parts: AccountParts): AnyRoute {
     faults: ["sign_in_refused", "proof_refused", "proof_nonce_needed", "overloaded"],
     async handle(exchange, { username, password }) {
       const { record, clientNetwork: network } = exchange;
-      const boundTo = await provenKey(exchange, proofs);
+      // Before the password, which costs more.
+      const boundTo = await proveKey(exchange, proofs, PATH);
       const refused = async (reason: string): Promise<Fault> => {
         await record.sessionRefused(labelAccount(username), reason);
         return new Fault("sign_in_refused", `Cannot sign in: ${reason}`);
@@ -90,17 +90,4 @@ export function loginRoute(parts: AccountParts): AnyRoute {
       };
     },
   });
-}
-
-/** The thumbprint of the key that is proved; null where no proof was sent. Before the password, which costs more. */
-async function provenKey({ request, answerHeaders }: Exchange, proofs: DpopProofs): Promise<string | null> {
-  const proof = request.headers.get("dpop");
-  if (proof === null) return null;
-  // RFC 9449 §8.2.
-  answerHeaders["DPoP-Nonce"] = proofs.nonce();
-  const proved = await proofs.verify(proof, { method: "POST", path: PATH }, undefined);
-  if (proved.ok) return proved.value;
-  const { reason } = proved;
-  const needsNonce = reason === "proof_nonce_missing" || reason === "proof_nonce_wrong";
-  throw new Fault(needsNonce ? "proof_nonce_needed" : "proof_refused", `Cannot accept a proof: ${reason}`);
 }

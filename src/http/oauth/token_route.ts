@@ -8,6 +8,7 @@ import type { DpopProofs } from "../../identity/dpop_proof.ts";
 import type { Refreshed, Session, Sessions } from "../../identity/sessions.ts";
 import type { Standings } from "../../identity/standings.ts";
 import type { Exchange } from "../exchange.ts";
+import { proveKey } from "../prove_key.ts";
 import { type Answer, type AnyRoute, defineRoute } from "../route.ts";
 import {
   accountPrincipal,
@@ -92,7 +93,7 @@ async function grantToClient(parts: TokenParts, exchange: Exchange, fields: Toke
   const client = await requireClient(parts, exchange, TOKEN_PATH, fields);
   const principal = clientPrincipal(parts, client);
   const scope = narrowScope(principal, fields.scope);
-  const boundTo = await proveKey(parts, exchange);
+  const boundTo = await proveKey(exchange, parts.proofs, TOKEN_PATH);
   return await giveToken(parts, exchange, principal, {
     grant: "client_credentials",
     clientId: client.id,
@@ -118,7 +119,7 @@ async function grantToSession(parts: TokenParts, exchange: Exchange, fields: Tok
   const live = await sessions.inspect(presented);
   const principal = live === undefined ? undefined : await activeUser(parts, live.userId);
   const scope = principal === undefined ? null : narrowScope(principal, fields.scope);
-  const proved = await proveKey(parts, exchange);
+  const proved = await proveKey(exchange, parts.proofs, TOKEN_PATH);
 
   if (live === undefined || principal === undefined || live.boundTo !== proved) {
     // Asked all the same: one that was used before has to end its session.
@@ -154,19 +155,6 @@ async function activeUser(parts: TokenParts, userId: string): Promise<Principal>
   const standing = await parts.standings.load(userId);
   if (standing?.active !== true) throw grantRefused("subject_inactive");
   return accountPrincipal(parts, userId, standing);
-}
-
-/** The thumbprint of the key that the request proves (RFC 9449 §5); null where it proves none. */
-async function proveKey({ proofs }: TokenParts, { request }: Exchange): Promise<string | null> {
-  const proof = request.headers.get("dpop");
-  if (proof === null) return null;
-  const proved = await proofs.verify(proof, { method: request.method, path: TOKEN_PATH }, undefined);
-  if (proved.ok) return proved.value;
-  const lacksNonce = proved.reason === "proof_nonce_missing" || proved.reason === "proof_nonce_wrong";
-  throw new Fault(
-    lacksNonce ? "proof_nonce_needed" : "proof_refused",
-    `Cannot bind a token to a key: ${proved.reason}`,
-  );
 }
 
 interface TokenOrder {
