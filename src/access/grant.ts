@@ -37,6 +37,11 @@ export function parseGrant(text: string): Outcome<Grant, GrantMistake> {
     : no("reach_unknown");
 }
 
+/** What texts grant; one that is no grant gives nothing. */
+export function grantsIn(texts: readonly string[]): readonly Grant[] {
+  return texts.map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
+}
+
 /** The shortest text of a grant. */
 export function formatGrant({ action, on }: Grant): string {
   return on === "*" ? action : `${action}/${on}`;

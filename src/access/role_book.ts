@@ -2,7 +2,7 @@
 import type { JsonValue } from "../encoding/canonical_json.ts";
 import { Fault } from "../faults/fault.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
-import type { SealedTable } from "../vault/sealed_store.ts";
+import { everyRecord, type SealedTable } from "../vault/sealed_store.ts";
 import { formatGrant, type Grant, parseGrant } from "./grant.ts";
 import { BUILT_IN_ROLES, OWN_GRANTS, type Role } from "./role.ts";
 
@@ -40,19 +40,15 @@ interface KeptRole {
   readonly version: Uint8Array<ArrayBuffer>;
 }
 
-const PAGE = 1000;
 /** Custom roles of one team, so that no team fills the memory of all. */
 const ROLES_PER_TEAM_MAX = 1000;
 
 /** Opens the book over its sealed table. */
 export async function openRoleBook(store: RecordStore, table: SealedTable): Promise<RoleBook> {
   const custom = new Map<string, KeptRole>();
-  let after: string | undefined;
-  do {
-    const page = await table.list({ limit: PAGE, ...(after !== undefined && { after }) });
-    for (const { key, value, version } of page) custom.set(key, { role: parseRole(value), version });
-    after = page.length < PAGE ? undefined : page.at(-1)?.key;
-  } while (after !== undefined);
+  for await (const { key, value, version } of everyRecord(table)) {
+    custom.set(key, { role: parseRole(value), version });
+  }
   // By the very list of names that an account has at hand: it is the same one at each of its requests.
   let resolved = new WeakMap<
     readonly string[],

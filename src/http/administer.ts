@@ -103,3 +103,8 @@ export function fieldRefused(path: string, message: string): Fault {
 export function inSeconds(ms: number): number {
   return Math.floor(ms / 1000);
 }
+
+/** The same of a moment that may never have been. */
+export function inSecondsOrNull(ms: number | null): number | null {
+  return ms === null ? null : inSeconds(ms);
+}

@@ -1,6 +1,6 @@
 // Object fields: the rules of fields that many bodies and answers have in common.
 import { z } from "@hono/zod-openapi";
-import { type Grant, GRANT_GRAMMAR, parseGrant } from "../access/grant.ts";
+import { GRANT_GRAMMAR, parseGrant } from "../access/grant.ts";
 import { TEAM_PATTERN } from "../identity/teams.ts";
 import { boundedList } from "./middleware/bounded_list.ts";
 
@@ -42,11 +42,6 @@ export const grantTexts = boundedList(
   z.array(z.string().max(160).refine((text) => parseGrant(text).ok, `is no grant: ${GRANT_GRAMMAR}`))
     .min(1).max(32).refine(isSet, "holds something twice"),
 );
-
-/** What those texts mean. */
-export function grantsIn(texts: readonly string[]): readonly Grant[] {
-  return texts.map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
-}
 
 /** How long an old secret still passes beside the new one. */
 export const graceSeconds = z.int().min(0).max(604_800).default(0).describe(

@@ -4,6 +4,7 @@ import { formatGrant, type Grant, parseGrant } from "../access/grant.ts";
 import { newId } from "../encoding/ids.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import type { Clock } from "../time/clock.ts";
+import { keepNewest } from "./bounded_map.ts";
 import { parseConfirmation } from "./confirmation.ts";
 import type { Revocations } from "./revocation.ts";
 import type { SigningKeys } from "./signing_keys.ts";
@@ -99,7 +100,7 @@ export function openAccessTokens(options: {
   clock: Clock;
 }): AccessTokens {
   const { issuer, ttlSeconds, keys, revocations, clock } = options;
-  // By the token's SHA-256, so that no token rests in memory. Insertion order is age: the oldest goes first.
+  // By the token's SHA-256, so that no token rests in memory.
   const verified = new Map<string, AccessTokenClaims>();
 
   /** What can change after a token was verified once; asked at every use. */
@@ -143,8 +144,7 @@ export function openAccessTokens(options: {
       const fresh = await verifyFresh(jws, keys, issuer, clock.now() / 1000);
       const still = fresh.ok ? checkStillValid(fresh.value) : fresh;
       if (still.ok) {
-        verified.set(tokenSha256, still.value);
-        if (verified.size > CACHE_MAX) verified.delete(verified.keys().next().value ?? "");
+        keepNewest(verified, tokenSha256, still.value, CACHE_MAX);
       }
       return still;
     },

@@ -1,5 +1,5 @@
 // API key record: what rests of an API key, the rules of what may, and what the gate is told of it.
-import { type Grant, GRANT_GRAMMAR, parseGrant } from "../access/grant.ts";
+import { type Grant, GRANT_GRAMMAR, grantsIn, parseGrant } from "../access/grant.ts";
 import type { JsonValue } from "../encoding/canonical_json.ts";
 import { type AddressRange, parseAddressRange } from "../encoding/ip_address.ts";
 import { Fault, type FieldMistake } from "../faults/fault.ts";
@@ -65,7 +65,7 @@ export function checkApiKeyOrder({ scopes, addresses, boundTo, expiresAtMs }: Ap
 
 /** A scope of another version of the server gives nothing, and a range of one holds nothing: neither widens. */
 export function verifiedKeyOf({ id, ownerId, scopes, addresses, boundTo }: ApiKeyRecord): VerifiedKey {
-  const scope = scopes.map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
+  const scope = grantsIn(scopes);
   const addressRanges = addresses.map(parseAddressRange).map((range) => range.ok ? range.value : NO_ADDRESS);
   return { id, ownerId, scope, addressRanges, boundTo };
 }

@@ -15,6 +15,7 @@ import {
   type VerifiedKey,
   verifiedKeyOf,
 } from "./api_key_record.ts";
+import { keepNewest } from "./bounded_map.ts";
 import type { Kept } from "./kept.ts";
 import { keepSecret, makeSecret, matchesSecret, replaceSecret, SECRET_PATTERN } from "./kept_secret.ts";
 import { NEVER_USED, openLastUses } from "./last_uses.ts";
@@ -161,8 +162,8 @@ export function openApiKeys(options: {
     const found = await table.read(id);
     const key = found && knownKeyOf(parseApiKeyRecord(id, found.value));
     if (before === changes) {
-      if (key === undefined) keep(unknownUntilMs, id, clock.monotonic() + UNKNOWN_MS, UNKNOWN_MAX);
-      else keep(known, id, key, knownMax);
+      if (key === undefined) keepNewest(unknownUntilMs, id, clock.monotonic() + UNKNOWN_MS, UNKNOWN_MAX);
+      else keepNewest(known, id, key, knownMax);
     }
     return key;
   }
@@ -277,11 +278,4 @@ function useKeyOf({ ownerId, id }: Pick<ApiKeyRecord, "ownerId" | "id">): string
 
 function lifetimeOf({ expiresAtMs }: ApiKeyOrder): { readonly expiresAtMs: number } {
   return { expiresAtMs: expiresAtMs + KEPT_AFTER_EXPIRY_MS };
-}
-
-/** Insertion order is age: the oldest goes first. */
-function keep<Value>(map: Map<string, Value>, id: string, value: Value, max: number): void {
-  map.delete(id);
-  map.set(id, value);
-  if (map.size > max) map.delete(map.keys().next().value ?? "");
 }

@@ -1,7 +1,7 @@
 // Authenticate: the single entrance. Whatever a request brings to prove who it is, it becomes a Principal here or nowhere.
 import { hash } from "node:crypto";
 import { isAction } from "../access/action.ts";
-import { type Grant, parseGrant } from "../access/grant.ts";
+import { type Grant, grantsIn } from "../access/grant.ts";
 import type { Principal } from "../access/principal.ts";
 import type { RecordedCaller } from "../audit/request_record.ts";
 import { type AddressBytes, rangeHolds } from "../encoding/ip_address.ts";
@@ -196,7 +196,7 @@ export function externalTokenName(issuer: string, tokenId: string): string {
  */
 function foreignScope(scope: string | null): readonly Grant[] | null {
   const words = (scope ?? "").split(" ").filter(isOurs);
-  return words.length === 0 ? null : words.map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
+  return words.length === 0 ? null : grantsIn(words);
 }
 
 function isOurs(word: string): boolean {

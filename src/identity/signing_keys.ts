@@ -4,7 +4,7 @@ import type { JsonValue } from "../encoding/canonical_json.ts";
 import { Fault } from "../faults/fault.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
-import type { SealedTable } from "../vault/sealed_store.ts";
+import { everyRecord, type SealedTable } from "../vault/sealed_store.ts";
 
 /** A public key as RFC 8037 §2 writes it. */
 export interface PublicJwk {
@@ -51,8 +51,6 @@ interface OpenKey extends SigningKeyState {
   readonly version: Uint8Array<ArrayBuffer>;
 }
 
-const PAGE = 1000;
-
 /** A new Ed25519 private key as PKCS #8 PEM. */
 export async function generateSigningKey(): Promise<string> {
   const pair = await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"]);
@@ -81,12 +79,8 @@ export async function openSigningKeys(options: {
 }): Promise<SigningKeys> {
   const { store, table, clock, configured, overlapMs, recordRotation } = options;
   const keys = new Map<string, OpenKey>();
-  let after: string | undefined;
-  for (;;) {
-    const page = await table.list(after === undefined ? { limit: PAGE } : { after, limit: PAGE });
-    for (const { key, value, version } of page) keys.set(key, await openKey(value, version));
-    after = page.at(-1)?.key;
-    if (page.length < PAGE) break;
+  for await (const { key, value, version } of everyRecord(table)) {
+    keys.set(key, await openKey(value, version));
   }
   const verifies = ({ retiredAtMs }: SigningKeyState): boolean =>
     retiredAtMs === null || retiredAtMs + overlapMs > clock.now();

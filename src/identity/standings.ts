@@ -1,4 +1,5 @@
 // Standings: what the gate has to know of an account at every request, kept at hand and forgotten when it changes.
+import { keepNewest } from "./bounded_map.ts";
 
 /** An account at this moment. */
 export interface Standing {
@@ -33,7 +34,6 @@ const KNOWN_MAX = 100_000;
 
 /** @param read the standing of one account as the store has it */
 export function openStandings(read: (subject: string) => Promise<Standing | undefined>): Standings {
-  // Insertion order is age: the oldest goes first.
   const known = new Map<string, Standing>();
   // What was read before a change must not be kept after it.
   let changes = 0;
@@ -43,8 +43,7 @@ export function openStandings(read: (subject: string) => Promise<Standing | unde
       const before = changes;
       const standing = await read(subject);
       if (standing !== undefined && before === changes) {
-        known.set(subject, standing);
-        if (known.size > KNOWN_MAX) known.delete(known.keys().next().value ?? "");
+        keepNewest(known, subject, standing, KNOWN_MAX);
       }
       return standing;
     },

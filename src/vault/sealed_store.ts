@@ -38,6 +38,19 @@ export interface SealedTable {
   isEmpty(): Promise<boolean>;
 }
 
+const PAGE = 1000;
+
+/** Every record of a table, in the order of their keys. */
+export async function* everyRecord(table: SealedTable): AsyncGenerator<SealedRecord> {
+  let after: string | undefined;
+  for (;;) {
+    const page = await table.list(after === undefined ? { limit: PAGE } : { after, limit: PAGE });
+    yield* page;
+    after = page.at(-1)?.key;
+    if (page.length < PAGE) return;
+  }
+}
+
 const DEPTH_MAX = 16;
 
 /** Puts a seal around one table of a store. Throws Fault `unavailable` where a record was altered or moved. */

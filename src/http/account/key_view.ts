@@ -4,7 +4,7 @@ import type { Action } from "../../access/action.ts";
 import type { Resource } from "../../access/decide.ts";
 import type { ApiKey } from "../../identity/api_keys.ts";
 import type { Kept } from "../../identity/kept.ts";
-import { accountResource, idInPath, inSeconds } from "../administer.ts";
+import { accountResource, idInPath, inSeconds, inSecondsOrNull } from "../administer.ts";
 import { type Exchange, principalOf } from "../exchange.ts";
 import { seconds } from "../object_fields.ts";
 import { objectNotFound, requireAccess } from "../require_access.ts";
@@ -33,7 +33,6 @@ export const newKeySchema = keySchema.extend({
 
 /** The key, without anything secret. */
 export function keyView(key: ApiKey): z.infer<typeof keySchema> {
-  const orNull = (ms: number | null): number | null => ms === null ? null : inSeconds(ms);
   return {
     id: key.id,
     name: key.name,
@@ -43,9 +42,9 @@ export function keyView(key: ApiKey): z.infer<typeof keySchema> {
     dpop_jkt: key.boundTo,
     created_at: inSeconds(key.createdAtMs),
     expires_at: inSeconds(key.expiresAtMs),
-    last_used_at: orNull(key.lastUsedAtMs),
-    rotated_at: orNull(key.rotatedAtMs),
-    previous_until: orNull(key.previousUntilMs),
+    last_used_at: inSecondsOrNull(key.lastUsedAtMs),
+    rotated_at: inSecondsOrNull(key.rotatedAtMs),
+    previous_until: inSecondsOrNull(key.previousUntilMs),
   };
 }
 

@@ -5,7 +5,7 @@ import type { Client } from "../../identity/clients.ts";
 import type { Kept } from "../../identity/kept.ts";
 import { ALGORITHMS, thumbprint } from "../../identity/public_key.ts";
 import type { UntrustedObject } from "../../identity/strict_jws.ts";
-import { accountResource, idInPath, inSeconds } from "../administer.ts";
+import { accountResource, idInPath, inSeconds, inSecondsOrNull } from "../administer.ts";
 import { type Exchange, principalOf } from "../exchange.ts";
 import { boundedList } from "../middleware/bounded_list.ts";
 import { seconds } from "../object_fields.ts";
@@ -57,7 +57,6 @@ export const newClientSchema = clientSchema.extend({
 /** The client, without anything secret. */
 export function clientView(client: Client): z.infer<typeof clientSchema> {
   const { id, name, team, roles, authentication, keys, disabled } = client;
-  const orNull = (ms: number | null): number | null => ms === null ? null : inSeconds(ms);
   return {
     id,
     name,
@@ -67,8 +66,8 @@ export function clientView(client: Client): z.infer<typeof clientSchema> {
     keys: keys.map((key) => ({ ...key })),
     disabled,
     created_at: inSeconds(client.createdAtMs),
-    secret_rotated_at: orNull(client.secretRotatedAtMs),
-    previous_until: orNull(client.previousUntilMs),
+    secret_rotated_at: inSecondsOrNull(client.secretRotatedAtMs),
+    previous_until: inSecondsOrNull(client.previousUntilMs),
   };
 }
 

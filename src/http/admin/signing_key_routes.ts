@@ -1,6 +1,6 @@
 // Signing key routes: the keys that sign our own tokens, and a new one.
 import { z } from "@hono/zod-openapi";
-import { inSeconds } from "../administer.ts";
+import { inSeconds, inSecondsOrNull } from "../administer.ts";
 import { seconds } from "../object_fields.ts";
 import { problemDialect } from "../problem.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
@@ -39,7 +39,7 @@ export function signingKeyRoutes({ signingKeys }: AdminParts): AnyRoute[] {
           key_id: keyId,
           state,
           created_at: inSeconds(createdAtMs),
-          retired_at: retiredAtMs === null ? null : inSeconds(retiredAtMs),
+          retired_at: inSecondsOrNull(retiredAtMs),
           public_key: keys.find(({ kid }) => kid === keyId) ?? null,
         }));
         return { status: 200, body: { data } };

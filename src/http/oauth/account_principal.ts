@@ -1,6 +1,6 @@
 // Account principal: whom a token is made for, or who asks about one, with all that its roles give at this moment.
 import { coversAll } from "../../access/decide.ts";
-import { type Grant, parseGrant } from "../../access/grant.ts";
+import { type Grant, grantsIn } from "../../access/grant.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { RoleBook } from "../../access/role_book.ts";
 import { Fault } from "../../faults/fault.ts";
@@ -46,7 +46,7 @@ export function accountPrincipal(
 export function narrowScope(principal: Principal, asked: string | undefined): readonly Grant[] | null {
   if (asked === undefined) return null;
   const words = asked.length > SCOPE_CHARACTERS_MAX ? [""] : asked.split(" ");
-  const grants = words.map(parseGrant).flatMap((grant) => grant.ok ? [grant.value] : []);
+  const grants = grantsIn(words);
   if (grants.length < words.length) throw scopeRefused("a word of it is no grant");
   if (!coversAll(principal, grants)) throw scopeRefused("the account does not have all of it");
   return grants;

@@ -4,6 +4,7 @@ import type { JsonValue } from "../../encoding/canonical_json.ts";
 import { no, ok, type Outcome } from "../../faults/outcome.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Clock } from "../../time/clock.ts";
+import { keepNewest } from "../bounded_map.ts";
 import { parseConfirmation } from "../confirmation.ts";
 import { isSameAlgorithm, isSignatureAlgorithm, type SignatureAlgorithm } from "../public_key.ts";
 import { isIdText, isSeconds, type Jws, type UntrustedObject, verifyJws } from "../strict_jws.ts";
@@ -91,7 +92,7 @@ export function openExternalTokens(settings: ExternalIssuerSettings, clock: Cloc
     rolesByValue: new Map(Object.entries(settings.roles)),
   };
   const keys = openIssuerKeys(settings, algorithms, clock, log);
-  // By the token's SHA-256, so that no token rests in memory. Insertion order is age: the oldest goes first.
+  // By the token's SHA-256, so that no token rests in memory.
   const verified = new Map<string, Verified>();
 
   return {
@@ -118,8 +119,8 @@ export function openExternalTokens(settings: ExternalIssuerSettings, clock: Cloc
       if (!await verifyJws(jws, key.key, alg)) return no("signature_wrong");
       const identity = checkClaims(jws, rules, clock.now() / 1000);
       if (identity.ok) {
-        verified.set(tokenSha256, { identity: identity.value, keyId: keyId.value, key });
-        if (verified.size > CACHE_MAX) verified.delete(verified.keys().next().value ?? "");
+        const known = { identity: identity.value, keyId: keyId.value, key };
+        keepNewest(verified, tokenSha256, known, CACHE_MAX);
       }
       return identity;
     },

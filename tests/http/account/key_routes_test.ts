@@ -1,6 +1,6 @@
 // API keys over HTTP: their text is told once, they do no more than who makes and who owns them, and belong to one account.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { grantsIn } from "../../../src/http/object_fields.ts";
+import { grantsIn } from "../../../src/access/grant.ts";
 import type { User } from "../../../src/identity/users.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "../admin/handler_under_test.ts";
 

@@ -1,6 +1,6 @@
 // Sign-out, and the list of one's own sessions: whose they are, and that what is ended is over.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { grantsIn } from "../../../src/http/object_fields.ts";
+import { grantsIn } from "../../../src/access/grant.ts";
 import type { User } from "../../../src/identity/users.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "../admin/handler_under_test.ts";
 

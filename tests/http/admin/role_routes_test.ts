@@ -1,7 +1,7 @@
 // Roles over HTTP: built-in ones to be seen, custom ones of a team or of the whole server, and none that gives more than its writer has.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";
-import { grantsIn } from "../../../src/http/object_fields.ts";
+import { grantsIn } from "../../../src/access/grant.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "./handler_under_test.ts";
 
 type Caller = ReturnType<World["as"]>;

@@ -1,7 +1,7 @@
 // Teams and signing keys over HTTP.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";
-import { grantsIn } from "../../../src/http/object_fields.ts";
+import { grantsIn } from "../../../src/access/grant.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "./handler_under_test.ts";
 
 type Caller = ReturnType<World["as"]>;

@@ -1,9 +1,8 @@
 // PUT /v1/roles/{team}/{name}: custom roles, and none that gives more than its writer has.
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import { formatGrant } from "../../../src/access/grant.ts";
+import { formatGrant, grantsIn } from "../../../src/access/grant.ts";
 import { OWN_GRANTS } from "../../../src/access/role.ts";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";
-import { grantsIn } from "../../../src/http/object_fields.ts";
 import { NOBODY, openWorld, refusalOf, type World } from "./handler_under_test.ts";
 
 type Caller = ReturnType<World["as"]>;
