@@ -9,6 +9,8 @@ const child = new Deno.Command(Deno.execPath(), {
     "test",
     "-P=test",
     "--no-check",
+    // Files side by side: many of them wait for servers, time-outs and restarts.
+    "--parallel",
     "--no-prompt",
     "--cached-only",
     "--frozen",

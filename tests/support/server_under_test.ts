@@ -105,13 +105,26 @@ export function environmentOfServers(): Record<string, string> {
   return variables;
 }
 
-/** A port of loopback that is free now. */
+/**
+ * A port of loopback that is free now, and stays so until somebody asks for it by number: it lies below the range that
+ * systems hand out by themselves, so no connection and no other listener gets it by accident, and it is given once.
+ */
 export function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr as Deno.NetAddr;
-  listener.close();
-  return port;
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    if (givenPorts.has(port)) continue;
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port }).close();
+    } catch (error) {
+      if (error instanceof Deno.errors.AddrInUse) continue;
+      throw error;
+    }
+    givenPorts.add(port);
+    return port;
+  }
 }
+
+const givenPorts = new Set<number>();
 
 /** Sends raw bytes to the server and reads until it closes the connection, or for at most `waitMs`. */
 export async function rawRequest(port: number, request: string, waitMs = 2000): Promise<string> {
