@@ -34,7 +34,7 @@ export async function openBenchIdentity(dataDir: string, usersCount: number): Pr
     while (opened.length > 0) await opened.pop()?.();
   };
   try {
-    const trust = await openTrust(config, systemClock, opened);
+    const trust = await openTrust(config, systemClock, log, opened);
     const identity = await openIdentity(trust, config, systemClock, log, opened);
     const users: User[] = [];
     for (let count = 1; count <= usersCount; count++) {

@@ -81,12 +81,12 @@ export function startChildServer(
   };
 }
 
-/** An access token of the first user. */
-export async function signIn({ port }: ChildServer): Promise<string> {
+/** An access token; of the first user, where nobody is named. */
+export async function signIn({ port }: ChildServer, username = "admin"): Promise<string> {
   const response = await fetch(`http://127.0.0.1:${port}/v1/auth/login`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ username: "admin", password: PASSWORD }),
+    body: JSON.stringify({ username, password: PASSWORD }),
   });
   const body = await response.json();
   if (response.status !== 200) throw new Error(`Cannot sign in: ${response.status} ${JSON.stringify(body)}`);
@@ -103,7 +103,8 @@ async function answers200(url: string): Promise<boolean> {
   }
 }
 
-function freePort(): number {
+/** Of loopback; nobody listens there at this moment. */
+export function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
 }

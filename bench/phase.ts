@@ -2,10 +2,11 @@
 import type { LoadGenerator } from "./load_generator.ts";
 import type { TableRow } from "./table.ts";
 
-/** How much is measured: all phases together take less than 8 minutes, or 3. */
+/** How much is measured: all phases together take less than 10 minutes, or 4. */
 export interface Effort {
   /** V8 goes on compiling for the gate's first 20,000 requests or so, in threads that count as the gate's. */
   readonly gate: RoundsEffort;
+  readonly limiter: RoundsEffort;
   readonly model: RoundsEffort;
   readonly proxy: RoundsEffort;
   readonly heldStreams: HeldStreamsEffort;

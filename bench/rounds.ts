@@ -62,3 +62,15 @@ export function spreadOfPairs<Result>(
     return other === undefined ? [] : [relate(each, other)];
   }));
 }
+
+/**
+ * By how much the second figure grows where the first grows by one: the line of least squares.
+ *
+ * @param points at least two, that differ in the first figure
+ */
+export function slopeOf(points: readonly (readonly [number, number])[]): number {
+  const mean = (figure: 0 | 1) => points.reduce((total, point) => total + point[figure], 0) / points.length;
+  const [meanX, meanY] = [mean(0), mean(1)];
+  const above = points.reduce((total, [x, y]) => total + (x - meanX) * (y - meanY), 0);
+  return above / points.reduce((total, [x]) => total + (x - meanX) ** 2, 0);
+}

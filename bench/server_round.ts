@@ -6,6 +6,7 @@ import type { TableRow } from "./table.ts";
 
 /** One round on one server. */
 export interface ServerRound {
+  readonly answers: number;
   readonly perSecond: number;
   /** Microseconds of processor time for each request. */
   readonly cpu: { readonly total: number; readonly main: number; readonly workers: number };
@@ -27,6 +28,7 @@ export async function runRound(
   const after = await cpuTime(pid);
   const microseconds = (part: keyof CpuTime) => (after[part] - before[part]) * 1000 / answers;
   return {
+    answers,
     perSecond: answers * 1000 / elapsedMs,
     cpu: { total: microseconds("totalMs"), main: microseconds("mainMs"), workers: microseconds("workersMs") },
     mainBusy: (after.mainMs - before.mainMs) / elapsedMs,

@@ -6,14 +6,17 @@ export const STUB_PACES = {
   "stub-burst": 0,
   /** A write each millisecond at most, as engines do that compute for many. */
   "stub-paced": 1,
-  /** A write each second: what holds a stream open for long. */
+  /** As paced, until its client leaves. */
+  "stub-endless": 1,
+  /** A write each second until its client leaves: what holds a stream open for long. */
   "stub-slow": 1000,
 } as const;
 
 export type StubModel = keyof typeof STUB_PACES;
 
-/** Tokens of every answer but the slow one, which goes on until its client leaves. */
+/** Tokens of every answer that ends. */
 export const STUB_TOKENS = 32;
+const STUB_INPUT_TOKENS = 29;
 
 /** The request that is sent to the gate and to the bare proxy alike. */
 export function chatBody(model: StubModel, stream: boolean): string {
@@ -31,7 +34,11 @@ export function chatBody(model: StubModel, stream: boolean): string {
 
 const encoder = new TextEncoder();
 const HEAD = { id: "chatcmpl-stub", created: 1_700_000_000, model: "stub" };
-const USAGE = { prompt_tokens: 32, completion_tokens: STUB_TOKENS, total_tokens: 32 + STUB_TOKENS };
+const USAGE = {
+  prompt_tokens: STUB_INPUT_TOKENS,
+  completion_tokens: STUB_TOKENS,
+  total_tokens: STUB_INPUT_TOKENS + STUB_TOKENS,
+};
 const WORDS = ["The", " quick", " brown", " fox", " jumps", " over", " the", " dog"];
 const TOKENS = Array.from({ length: STUB_TOKENS }, (_, index) => WORDS[index % WORDS.length] ?? "");
 

@@ -8,13 +8,15 @@ const BODY = JSON.stringify({ model: STUB_ID, input: "The quick brown fox jumps 
 
 /**
  * @param options.modelsDir the stub's card is in it
+ * @param options.redisUrl without it the store is embedded
  * @param options.checkout whose gate it is; this one's by default
  */
 export function startStubGate(
-  { dataDir, modelsDir, logLevel = "error", checkout = CHECKOUT }: {
+  { dataDir, modelsDir, logLevel = "error", redisUrl, checkout = CHECKOUT }: {
     readonly dataDir: string;
     readonly modelsDir: string;
     readonly logLevel?: "error" | "info";
+    readonly redisUrl?: string;
     readonly checkout?: string;
   },
 ): ChildServer {
@@ -22,6 +24,7 @@ export function startStubGate(
     PORTCULLIS_DATA_DIR: dataDir,
     PORTCULLIS_MODELS_DIR: modelsDir,
     PORTCULLIS_LOG_LEVEL: logLevel,
+    ...(redisUrl === undefined ? {} : { PORTCULLIS_REDIS_URL: redisUrl }),
   };
   return startChildServer("bench/gate_server.ts", settings, benchFlags, checkout);
 }

@@ -61,7 +61,7 @@ async function stream(socket: Deno.Conn, model: StubModel): Promise<void> {
       await write(socket, token);
       if (paceMs > 0) await new Promise((resolve) => setTimeout(resolve, paceMs));
     }
-  } while (model === "stub-slow");
+  } while (model === "stub-slow" || model === "stub-endless");
   for (const last of LAST_CHUNKS) await write(socket, last);
 }
 

@@ -11,18 +11,19 @@ import {
   whenWarm,
 } from "./assembly/engines.ts";
 import { type Identity, openIdentity } from "./assembly/identity.ts";
+import { addressRanges, openLimits } from "./assembly/limits.ts";
 import { type Opened, openTrust } from "./assembly/trust.ts";
 import type { AuditTrail } from "./audit/audit_trail.ts";
 import type { Config } from "./config/config.ts";
 import { encodeBase64url } from "./encoding/base64url.ts";
 import { canonicalJson } from "./encoding/canonical_json.ts";
-import { parseAddressRange } from "./encoding/ip_address.ts";
 import type { EngineTable } from "./engines/engine_table.ts";
 import type { Upstream } from "./engines/upstream/upstream.ts";
 import { Fault, toFault } from "./faults/fault.ts";
 import { type App, type AppParts, createApp, routeTable } from "./http/app.ts";
 import { challenges } from "./http/challenge.ts";
 import { openInferenceDoor } from "./http/inference_door.ts";
+import { openBanWatch } from "./http/middleware/ban_watch.ts";
 import { rateTiers } from "./http/middleware/rate_tiers.ts";
 import { standardHeaders } from "./http/middleware/standard_headers.ts";
 import { openTensorDescriptions } from "./http/oip/tensor_descriptions.ts";
@@ -31,9 +32,9 @@ import type { AnyRoute } from "./http/route.ts";
 import { checkPassword, PASSWORD_WORDS } from "./identity/password_rules.ts";
 import { DEFAULT_TEAM } from "./identity/teams.ts";
 import type { Users } from "./identity/users.ts";
+import { openAdmission } from "./inference/admission.ts";
 import { openRunInference } from "./inference/run_inference.ts";
-import { openConcurrencyLimit } from "./limits/concurrency.ts";
-import { openMemoryRateCells } from "./limits/memory_rate_cells.ts";
+import { openPressure } from "./limits/pressure.ts";
 import { type Catalog, openCatalog } from "./registry/catalog.ts";
 import { type Log, openLog, standardOutput } from "./telemetry/log.ts";
 import { type Clock, systemClock } from "./time/clock.ts";
@@ -103,12 +104,12 @@ async function openParts(
 
   // Matter and trust: store, keys, trail.
   let stopReason = "the start failed";
-  const trust = await openTrust(config, clock, opened, (trail) =>
+  const trust = await openTrust(config, clock, log, opened, (trail) =>
     // Best effort: a trail that fails now has said so at each request before.
     trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
       log.write("error", "audit.stop_not_recorded", { reason: toFault(fault).message })
     ));
-  const { keyRing, trail } = trust;
+  const { keyRing, trail, feed } = trust;
   await trail.record({
     type: "server.started",
     version: VERSION,
@@ -132,7 +133,7 @@ async function openParts(
   const engines = replacements.engines ?? openEngines(accepted, upstreams, config, clock, log);
   opened.push(() => engines.close());
 
-  const identity = await openIdentity(trust, config, clock, log, opened);
+  const identity = await trust.alone(() => openIdentity(trust, config, clock, log, opened));
   const { users, signingKeys } = identity;
 
   // The act and its doors.
@@ -140,15 +141,34 @@ async function openParts(
   const isModelReady = (id: string): boolean => engines.get(id)?.state() === "ready";
   const roleCaps = roleCapsOf(config);
   const isReady = (): boolean =>
-    !draining && trail.healthy() && accepted.every(({ card }) => isModelReady(card.id));
+    !draining && trail.healthy() && feed.isCurrent() && accepted.every(({ card }) => isModelReady(card.id));
+  const limits = await openLimits(trust, config, clock, log, opened);
+  const tiers = rateTiers(config);
   const runInference = openRunInference({
     catalog,
     engines,
-    atOnce: openConcurrencyLimit(config.requestsAtOncePerUser),
+    admission: openAdmission({
+      ...limits,
+      userRate: tiers.user.rate,
+      placesPerUser: config.requestsAtOncePerUser,
+      clock,
+    }),
     capsOf: (principal) => capsOf(principal, roleCaps),
     log,
     clock,
   });
+  const labelAddress = config.auditAddresses === "plain"
+    ? (address: string) => address
+    : addressPseudonyms(keyRing);
+  const pressure = openPressure({
+    lagMsMax: config.loopLagMsMax,
+    atOnceMax: config.inferencesAtOnceMax,
+    lowPriorityRoles: config.lowPriorityRoles,
+    underWay: () => runInference.underWay(),
+    clock,
+    log,
+  });
+  opened.push(() => pressure.close());
   const parts: AppParts = {
     clock,
     log,
@@ -159,17 +179,16 @@ async function openParts(
     challenge: challenges(config.publicUrl),
     jwks: () => signingKeys.jwks(),
     labelAccount: (username) => keyRing.pseudonym("account", username),
-    labelAddress: config.auditAddresses === "plain" ? (address) => address : addressPseudonyms(keyRing),
-    rateCells: openMemoryRateCells(clock),
-    rateTiers: rateTiers(config),
+    labelAddress,
+    ...limits,
+    rateTiers: tiers,
+    pressure,
+    banWatch: openBanWatch({ ...limits, trail, labelAddress, log, clock }),
     standardHeaders: standardHeaders(config.publicUrl, config.corsOrigins),
     bodyBounds: config,
     bodiesBytesMax: config.bodiesBytesMax,
     allowedHosts: allowedHosts(config),
-    trustedProxies: config.trustedProxies.flatMap((text) => {
-      const range = parseAddressRange(text);
-      return range.ok ? [range.value] : [];
-    }),
+    trustedProxies: addressRanges(config.trustedProxies),
     catalog,
     door: openInferenceDoor({
       catalog,
@@ -194,7 +213,7 @@ async function openParts(
   };
   const routes = routeTable(parts);
   // Last, so that nothing can fail between the making of a password and the showing of it.
-  const generatedPassword = await ensureFirstUser(users, trail, log, config.adminPassword);
+  const generatedPassword = await trust.alone(() => ensureFirstUser(users, trail, log, config.adminPassword));
   return {
     app: createApp(parts, routes),
     routes,
@@ -273,7 +292,8 @@ function addressPseudonyms(keyRing: KeyRing): (address: string) => string {
 
 /** SHA-256 over the settings without the secrets, so that an auditor sees when they changed. */
 function settingsDigest(config: Config): string {
-  const { adminPassword: _, masterKey: __, signingKey: ___, upstreamKeys: ____, ...open } = config;
+  const { adminPassword: _, masterKey: __, signingKey: ___, upstreamKeys: ____, redisUrl: _____, ...open } =
+    config;
   // Through JSON text, which leaves out what is not set.
   return hash("sha256", canonicalJson(JSON.parse(JSON.stringify(open))), "hex");
 }

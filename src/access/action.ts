@@ -23,6 +23,9 @@ export const ACTIONS = {
   "team:write": "object",
   "token:introspect": "object",
   "signing_key:rotate": "system",
+  "usage:read": "object",
+  "ban:read": "system",
+  "ban:write": "system",
 } as const;
 
 /** What a route demands. */

@@ -1,7 +1,8 @@
 // Decide: who may do what with which object. The only place that knows, for every dialect and every kind of credential.
+import { matchesPattern } from "../encoding/wildcard.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import { type Action, ACTIONS, readingOf } from "./action.ts";
-import { coversGrant, type Grant, matchesPattern } from "./grant.ts";
+import { coversGrant, type Grant } from "./grant.ts";
 import type { Owner, Principal } from "./principal.ts";
 
 /** Whom a model is open to. */

@@ -1,4 +1,5 @@
 // Grant: one permission, as roles give it and as scopes of tokens and keys narrow to it. One grammar for all of them.
+import { matchesPattern } from "../encoding/wildcard.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import { type Action, ACTIONS, isAction } from "./action.ts";
 import type { ModelRole } from "./model_role.ts";
@@ -45,26 +46,6 @@ export function grantsIn(texts: readonly string[]): readonly Grant[] {
 /** The shortest text of a grant. */
 export function formatGrant({ action, on }: Grant): string {
   return on === "*" ? action : `${action}/${on}`;
-}
-
-/** Whether a pattern matches a whole text; in time that grows with their product at most. */
-export function matchesPattern(pattern: string, text: string): boolean {
-  if (pattern === "*") return true;
-  let [at, from, star, mark] = [0, 0, -1, 0];
-  while (from < text.length) {
-    if (pattern[at] === "*") {
-      star = at++;
-      mark = from;
-    } else if (at < pattern.length && pattern[at] === text[from]) {
-      at++;
-      from++;
-    } else if (star !== -1) {
-      at = star + 1;
-      from = ++mark;
-    } else return false;
-  }
-  while (pattern[at] === "*") at++;
-  return at === pattern.length;
 }
 
 /**

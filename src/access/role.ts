@@ -22,6 +22,7 @@ const OWN = [
   "session:end/own",
   "key:read/own",
   "key:write/own",
+  "usage:read/own",
 ];
 
 /** Every built-in role by its name. */
@@ -45,12 +46,18 @@ export const BUILT_IN_ROLES: ReadonlyMap<string, Role> = new Map([
     "team:write",
     "token:introspect",
     "signing_key:rotate",
+    "usage:read",
+    "ban:read",
+    "ban:write",
   ]),
   builtIn("operator", "Runs the server: uses models and sees what serves them.", [
     "model:read",
     "model:infer",
     "upstream:read",
-    ...OWN,
+    "ban:read",
+    "ban:write",
+    ...OWN.filter((text) => text !== "usage:read/own"),
+    "usage:read",
   ]),
   builtIn("auditor", "Reads everything there is about people, programs and models, and runs nothing.", [
     "model:read",
@@ -60,6 +67,8 @@ export const BUILT_IN_ROLES: ReadonlyMap<string, Role> = new Map([
     "client:read",
     "role:read",
     "team:read",
+    "usage:read",
+    "ban:read",
     "password:write/own",
     "session:end/own",
   ]),
@@ -77,6 +86,7 @@ export const BUILT_IN_ROLES: ReadonlyMap<string, Role> = new Map([
     "role:write/team",
     "team:read/team",
     "token:introspect/team",
+    "usage:read/team",
     "password:write/own",
   ]),
 ].map((role) => [role.name, role]));

@@ -1,17 +1,38 @@
-// Assembly of matter and trust: the data folder with its store, its keys and its audit trail.
+// Assembly of matter and trust: the store (of this data folder, or shared), its keys, and the data folder's audit trail.
 import { auditFolders, type AuditTrail, openAuditTrail } from "../audit/audit_trail.ts";
 import type { Config } from "../config/config.ts";
 import { storeFile } from "../config/environment.ts";
-import { openSqliteRecordStore } from "../store/sqlite_record_store.ts";
+import { parseRedisAddress } from "../config/redis_setting.ts";
+import { newId } from "../encoding/ids.ts";
+import { Fault } from "../faults/fault.ts";
+import { type ChangeFeed, NO_OTHERS } from "../store/change_feed.ts";
+import { openRedis } from "../store/redis/open_redis.ts";
+import type { Redis } from "../store/redis/redis.ts";
+import { openRedisChangeFeed } from "../store/redis_change_feed.ts";
+import { openRedisRecordStore } from "../store/redis_record_store.ts";
 import type { RecordStore } from "../store/record_store.ts";
+import { openSqliteRecordStore } from "../store/sqlite_record_store.ts";
+import { withStartLock } from "../store/start_lock.ts";
+import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type KeyRing, openKeyRing } from "../vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../vault/master_key.ts";
 import { makePrivateFile, makePrivateFolder, readOrMakePrivateFile } from "../vault/private_file.ts";
+import { readCertificates } from "./certificates.ts";
+
+/** Where records rest. */
+interface Matter {
+  readonly store: RecordStore;
+  /** What other instances change. */
+  readonly feed: ChangeFeed;
+  /** What instances share; undefined: this one is alone. */
+  readonly redis: Redis | undefined;
+  /** Does what only one instance may do at a time, such as making what is made once. */
+  alone<Value>(act: () => Promise<Value>): Promise<Value>;
+}
 
 /** What everything else rests on. */
-export interface Trust {
-  readonly store: RecordStore;
+export interface Trust extends Matter {
   readonly keyRing: KeyRing;
   readonly trail: AuditTrail;
 }
@@ -23,7 +44,7 @@ export type Opened = (() => Promise<void> | void)[];
 const AUDIT_WAITING_MAX = 10_000;
 
 /**
- * Opens the data folder. One process at a time: the trail is locked.
+ * Opens the data folder, and the shared store where there is one. One process a folder: the trail is locked.
  *
  * @param beforeTrailCloses what is recorded last
  * @throws Fault `unavailable` with the part that could not be opened and why
@@ -31,6 +52,7 @@ const AUDIT_WAITING_MAX = 10_000;
 export async function openTrust(
   config: Config,
   clock: Clock,
+  log: Log,
   opened: Opened,
   beforeTrailCloses: (trail: AuditTrail) => Promise<void> = () => Promise.resolve(),
 ): Promise<Trust> {
@@ -39,10 +61,10 @@ export async function openTrust(
   const masterKey = parseMasterKey(
     config.masterKey ?? await readOrMakePrivateFile(`${dataDir}/master.key`, generateMasterKey),
   );
-  makePrivateFile(storeFile(dataDir));
-  const store = openSqliteRecordStore(storeFile(dataDir), clock);
-  opened.push(() => store.close());
-  const keyRing = await openKeyRing(store, masterKey, clock);
+  const matter = config.redisUrl === undefined
+    ? openOwnMatter(dataDir, clock, opened)
+    : await openSharedMatter(config.redisUrl, config, clock, log, opened);
+  const keyRing = await matter.alone(() => openKeyRing(matter.store, masterKey, clock));
   const trail = await openAuditTrail({
     ...auditFolders(dataDir),
     clock,
@@ -54,5 +76,47 @@ export async function openTrust(
     await beforeTrailCloses(trail);
     await trail.close();
   });
-  return { store, keyRing, trail };
+  return { ...matter, keyRing, trail };
+}
+
+function openOwnMatter(dataDir: string, clock: Clock, opened: Opened): Matter {
+  makePrivateFile(storeFile(dataDir));
+  const store = openSqliteRecordStore(storeFile(dataDir), clock);
+  opened.push(() => store.close());
+  return { store, feed: NO_OTHERS, redis: undefined, alone: (act) => act() };
+}
+
+async function openSharedMatter(
+  url: string,
+  config: Config,
+  clock: Clock,
+  log: Log,
+  opened: Opened,
+): Promise<Matter> {
+  const address = parseRedisAddress(url);
+  if (address === undefined) throw new Fault("internal", "Cannot open Redis: its address was not checked");
+  const redis = await openRedis(
+    {
+      address,
+      prefix: config.redisPrefix,
+      caCertificates: config.redisCaFile === undefined ? undefined : readCertificates(config.redisCaFile),
+      timeoutMs: config.storeTimeoutMs,
+    },
+    {
+      stateChanged: (state, reason) =>
+        log.write(state === "up" ? "info" : "error", "redis.state", { state, reason }),
+      warn: (text) => log.write("warn", "redis.warning", { reason: text }),
+    },
+  );
+  opened.push(() => redis.close());
+  const store = openRedisRecordStore(redis, clock, newId("ins", clock.now()));
+  opened.push(() => store.close());
+  const feed = await openRedisChangeFeed({
+    redis,
+    clock,
+    staleMsMax: config.storeStaleMsMax,
+    onFault: (fault) => log.write("debug", "redis.changes_not_read", { reason: fault.message }),
+  });
+  opened.push(() => feed.close());
+  return { store, feed, redis, alone: (act) => withStartLock(store, clock, act) };
 }

@@ -76,6 +76,18 @@ export type AuditEvent =
     readonly before: JsonValue;
     readonly after: JsonValue;
   }
+  /** An address is refused from now on: durable before it is. What an admin bans or lifts is an `object.changed`. */
+  | {
+    readonly type: "address.banned";
+    readonly ban: string;
+    /** Plain or as a keyed pseudonym, as the settings say. */
+    readonly address: string;
+    readonly trigger: "credentials" | "validation" | "probes";
+    /** The request that was the last straw. */
+    readonly request: string;
+    /** Whole seconds since 1970; null: for good. */
+    readonly untilSeconds: number | null;
+  }
   /** An allowed request that runs no model. */
   | Requester & { readonly type: "request.allowed"; readonly action: string; readonly object: string | null }
   | Requester & {

@@ -73,8 +73,9 @@ async function withDataFolder(
     sink: (bytes) => Promise.resolve(bytes.length),
   });
   try {
-    const trust = await openTrust(config, systemClock, opened);
-    return await run(await openIdentity(trust, config, systemClock, log, opened), trust.trail);
+    const trust = await openTrust(config, systemClock, log, opened);
+    const identity = await trust.alone(() => openIdentity(trust, config, systemClock, log, opened));
+    return await run(identity, trust.trail);
   } catch (thrown) {
     if (thrown instanceof Fault && thrown.message.includes("another Portcullis runs")) {
       throw new Fault(

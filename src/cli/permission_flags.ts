@@ -21,6 +21,7 @@ export function permissionFlags(config: Config, files: readonly string[]): strin
     ...CODE_PATHS,
     ...files,
     ...certificates,
+    ...(config.redisCaFile === undefined ? [] : [config.redisCaFile]),
   ];
   const net = [hostAndPort(config.host, config.port), ...outgoingHosts(config)];
   return [

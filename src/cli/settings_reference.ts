@@ -9,9 +9,7 @@ export function settingsReference(): string {
         ? `\`${variableOf(name)}\` or \`${variableOf(name)}_FILE\``
         : `\`${variableOf(name)}\``;
       const field = secret ? "–" : `\`${name}\``;
-      const shown = fallback === undefined
-        ? "–"
-        : `\`${typeof fallback === "object" ? "(empty)" : String(fallback)}\``;
+      const shown = fallback === undefined ? "–" : `\`${shownDefault(fallback)}\``;
       return `| ${variable} | ${field} | ${shown} | ${type.allowed} | ${meaning} |`;
     },
   );
@@ -27,4 +25,10 @@ mistakes are reported at once.
 | variable | field | default | allowed | meaning |
 |---|---|---|---|---|
 ${rows.join("\n")}`;
+}
+
+function shownDefault(value: unknown): string {
+  if (typeof value !== "object" || value === null) return String(value);
+  if (Object.keys(value).length === 0) return "(empty)";
+  return Array.isArray(value) ? value.join(",") : JSON.stringify(value);
 }

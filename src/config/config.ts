@@ -1,14 +1,15 @@
 // Config: a pure function from what was set to a checked configuration, or to the list of every mistake.
+import { parseRedisAddress } from "./redis_setting.ts";
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 import type { SettingType } from "./setting_types.ts";
-import { upstreamKeyVariable, type UpstreamSetting } from "./structured_settings.ts";
+import { isLoopback, upstreamKeyVariable, type UpstreamSetting } from "./structured_settings.ts";
 
 /** What one setting's value was read as. */
 type ValueOf<Type> = Type extends SettingType<infer Value> ? Value : never;
 type Values = { readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name]["type"]> };
 
 /** Settings that may be absent once all is checked. */
-type Optional = "adminPassword" | "masterKey" | "signingKey";
+type Optional = "adminPassword" | "masterKey" | "signingKey" | "redisUrl" | "redisCaFile";
 
 /** The checked configuration. In production `masterKey` and `signingKey` are there. */
 export type Config = Omit<Values, Optional> & { readonly [Name in Optional]: string | undefined } & {
@@ -58,13 +59,24 @@ export function upstreamHost(url: string): string {
 }
 
 /** Every host and port that is called under a configuration, each once. */
-export function outgoingHosts({ upstreams, issuers }: Config): readonly string[] {
+export function outgoingHosts(config: Config): readonly string[] {
+  return [...new Set([...calledHosts(config), ...redisHosts(config)])];
+}
+
+/** Those of Redis: connections that no proxy for HTTP carries. */
+function redisHosts({ redisUrl, redisHosts }: Config): readonly string[] {
+  const address = redisUrl === undefined ? undefined : parseRedisAddress(redisUrl);
+  return [...(address?.hosts ?? []).map(({ host, port }) => hostAndPort(host, port)), ...redisHosts];
+}
+
+/** Those that are called over HTTP. */
+export function calledHosts({ upstreams, issuers }: Config): readonly string[] {
   const urls = [
     ...upstreams.map(({ url }) => url),
     // What discovery finds has the issuer's origin, or is refused.
     ...issuers.map(({ issuer, jwksUrl }) => jwksUrl ?? issuer),
   ];
-  return [...new Set(urls.map(upstreamHost))];
+  return urls.map(upstreamHost);
 }
 
 /** The mistakes as lines for a person, below a headline that says what they prevent. */
@@ -110,6 +122,7 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     ...upstreamMistakes(config),
     ...issuerMistakes(config),
     ...proxyMistakes(config, sources.proxyVariables ?? []),
+    ...redisMistakes(config),
   ];
   if (config.mode === "production") {
     compared.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
@@ -247,7 +260,7 @@ function issuerMistakes({ issuers, publicUrl }: Config): ConfigMistake[] {
 
 /** The runtime gives each call to such a proxy, which reads key and prompt of a plain-http one: that has to be meant. */
 function proxyMistakes(config: Config, proxyVariables: readonly string[]): ConfigMistake[] {
-  if (outgoingHosts(config).length === 0 || config.upstreamProxy === "environment") return [];
+  if (calledHosts(config).length === 0 || config.upstreamProxy === "environment") return [];
   return proxyVariables.map((where) => ({
     where,
     what:
@@ -267,6 +280,24 @@ function exposureMistakes(config: Config): ConfigMistake[] {
       `is "${config.host}", which other machines reach in plain HTTP; put a proxy that ends TLS in front and name its ` +
       `address in ${variableOf("trustedProxies")}, or listen on 127.0.0.1`,
   }];
+}
+
+/** ASVS V12.3.1, V13.2.1: what instances share crosses no network in the clear, and not as everybody. */
+function redisMistakes(config: Config): ConfigMistake[] {
+  const address = config.redisUrl === undefined ? undefined : parseRedisAddress(config.redisUrl);
+  if (address === undefined) return [];
+  const mistakes: ConfigMistake[] = [];
+  const wrong = (what: string) => mistakes.push({ where: variableOf("redisUrl"), what });
+  const isElsewhere = address.hosts.some(({ host }) => !isLoopback(host === "::1" ? "[::1]" : host));
+  if (config.mode === "production" && isElsewhere) {
+    if (!address.tls) {
+      wrong("is plain redis:// to another machine, which production does not allow; use rediss://");
+    }
+    if (address.password === null) {
+      wrong("has no password, which production demands of a Redis on another machine");
+    }
+  }
+  return mistakes;
 }
 
 function secretMistakes(config: Config): ConfigMistake[] {

@@ -1,6 +1,6 @@
 // Environment: the only reader of environment variables, of portcullis.json and of secrets in files.
 import { parseStrictJson } from "../encoding/strict_json.ts";
-import { type Config, type ConfigMistake, outgoingHosts, parseConfig } from "./config.ts";
+import { calledHosts, type Config, type ConfigMistake, parseConfig } from "./config.ts";
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 
 /** An object of lists of objects, for upstreams and their models. */
@@ -42,7 +42,7 @@ export function readEnvironment(): EnvironmentOutcome {
     // An empty one names no proxy.
     proxyVariables: PROXY_VARIABLES.filter((name) => (readVariable(name) ?? "") !== ""),
   });
-  if (parsed.ok && parsed.config.upstreamProxy === "none" && outgoingHosts(parsed.config).length > 0) {
+  if (parsed.ok && parsed.config.upstreamProxy === "none" && calledHosts(parsed.config).length > 0) {
     // What cannot be seen may well be set.
     const hidden = PROXY_VARIABLES.find((name) => !mayRead(name));
     if (hidden !== undefined) mistakes.push({ where: hidden, what: `is ${NOT_READABLE_HERE}` });
@@ -156,4 +156,9 @@ function storeExists(dataDir: string): boolean {
 /** Where the store of a data folder is. */
 export function storeFile(dataDir: string): string {
   return `${dataDir}/portcullis.db`;
+}
+
+/** Where what is limited is counted in a data folder. */
+export function limitsFile(dataDir: string): string {
+  return `${dataDir}/limits.db`;
 }

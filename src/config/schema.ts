@@ -2,6 +2,14 @@
 import { parseAddress, parseAddressRange } from "../encoding/ip_address.ts";
 import { no, ok } from "../faults/outcome.ts";
 import { issuerList, type IssuerSetting } from "./issuer_settings.ts";
+import {
+  type BanSetting,
+  banType,
+  DEFAULT_BANS,
+  limitPolicyList,
+  type LimitPolicySetting,
+} from "./limit_settings.ts";
+import { redisUrlType } from "./redis_setting.ts";
 import { integer, listOf, oneOf, origin, type SettingType, text } from "./setting_types.ts";
 import {
   type RoleCapsSetting,
@@ -157,6 +165,62 @@ export const SETTINGS = {
     16,
     "Inferences of one user that may be under way at once; one more is 429.",
   ),
+  limits: setting(limitPolicyList, [], "Named policies of how much is allowed to whom."),
+  degradedPercent: setting(
+    integer(1, 100),
+    25,
+    "What an instance allows by itself of a rate while the shared store fails, percent.",
+  ),
+  bans: setting(banType, DEFAULT_BANS, "What leads to a ban of an address, and for how long."),
+  banExempt: setting(
+    listOf(range),
+    ["127.0.0.0/8", "::1"],
+    "Addresses that are never banned; trusted proxies never are.",
+  ),
+  inferencesAtOnceMax: setting(
+    integer(1, 1_000_000),
+    1024,
+    "Inferences that may be under way at once; beyond it the answer is 503, for low priorities from 80 % on.",
+  ),
+  loopLagMsMax: setting(
+    integer(10, 60_000),
+    250,
+    "Lag of the event loop beyond which low priorities are answered 503, and all but admin and operator at four times as much.",
+  ),
+  lowPriorityRoles: setting(
+    listOf(text("a role", /^[a-z][a-z0-9-]{0,63}$/)),
+    [],
+    "Who has no other roles than these is the first to be answered 503 under load.",
+  ),
+  redisUrl: secret(
+    redisUrlType,
+    "The Redis that instances share; without it the data folder holds everything.",
+  ),
+  redisPrefix: setting(
+    text("1 to 32 letters, digits and -", /^[A-Za-z0-9-]{1,32}$/),
+    "portcullis",
+    "What the names of all keys in Redis begin with.",
+  ),
+  redisHosts: setting(
+    listOf(hostHeader),
+    [],
+    "Hosts and ports that sentinels or a cluster may point to, besides those of redisUrl.",
+  ),
+  redisCaFile: setting(
+    path,
+    undefined,
+    "Certificates of the authorities that rediss:// trusts, PEM; default: those of the machine.",
+  ),
+  storeTimeoutMs: setting(
+    integer(10, 60_000),
+    250,
+    "Time within which Redis must answer, milliseconds; then the breaker opens.",
+  ),
+  storeStaleMsMax: setting(
+    integer(500, 86_400_000),
+    1000,
+    "For so long an instance believes what it knows of accounts, keys, roles and bans while Redis does not answer; then 503, milliseconds.",
+  ),
   tokenTtlSeconds: setting(integer(60, 3600), 900, "Life of an access token, seconds."),
   sessionTtlSeconds: setting(
     integer(60, 366 * 86_400),
@@ -214,6 +278,8 @@ export const SETTINGS = {
   | Setting<UpstreamModelSetting[]>
   | Setting<RoleCapsSetting>
   | Setting<IssuerSetting[]>
+  | Setting<LimitPolicySetting[]>
+  | Setting<BanSetting>
 >;
 
 /** A setting's name. */

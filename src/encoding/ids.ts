@@ -2,7 +2,7 @@
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"; // Crockford's base 32: no letter is taken for a digit
 
 /** The kinds of id. */
-export type IdPrefix = "req" | "usr" | "tok" | "key" | "run" | "ses" | "cli" | "pck";
+export type IdPrefix = "req" | "usr" | "tok" | "key" | "run" | "ses" | "cli" | "pck" | "hld" | "ins" | "ban";
 
 // Random bytes are drawn in one large piece: a draw costs far more than its bytes.
 const pool = new Uint8Array(4096);

@@ -25,6 +25,8 @@ export type FaultKind =
   | "proof_refused"
   | "proof_nonce_needed"
   | "rate_limited"
+  | "budget_exhausted"
+  | "banned"
   | "overloaded"
   | "unavailable"
   | "deadline_exceeded"
@@ -55,6 +57,8 @@ export interface FaultDetails {
   readonly retryAfterSeconds?: number;
   /** For 401: why the credential was refused, in the words of RFC 6750 §3.1 and RFC 9449 §7.1. Absent when none was sent. */
   readonly tokenError?: "invalid_token" | "invalid_dpop_proof" | "use_dpop_nonce";
+  /** For 401: whether what was sent is nothing that this server, or an issuer that it trusts, ever gave out. It counts towards a ban. */
+  readonly isGuess?: boolean;
   /** For 401: the scheme that the credential came by. */
   readonly scheme?: "Bearer" | "DPoP";
   /** For 403: the action that is missing, in the words of RFC 6750 §3.1. */

@@ -159,6 +159,20 @@ export const FAULT_TABLE: Readonly<Record<FaultKind, FaultRow>> = {
     "The rate limit is used up.",
     "rate_limit_error",
   ),
+  budget_exhausted: row(
+    429,
+    "budget-exhausted",
+    "Budget used up",
+    "A budget of this period is used up.",
+    "insufficient_quota",
+  ),
+  banned: row(
+    403,
+    "banned",
+    "Banned",
+    "This address is banned.",
+    "permission_error",
+  ),
   overloaded: row(503, "overloaded", "Overloaded", "The server is busy. Try again shortly.", SERVER),
   unavailable: row(
     503,

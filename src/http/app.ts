@@ -10,11 +10,13 @@ import {
   clientNetwork,
   formatAddress,
 } from "../encoding/ip_address.ts";
-import { Fault, toFault } from "../faults/fault.ts";
+import type { Principal } from "../access/principal.ts";
+import { Fault, type FaultKind, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { Authenticate, Recognition } from "../identity/authenticate.ts";
 import type { DpopProofs } from "../identity/dpop_proof.ts";
-import type { RateCells } from "../limits/rate_cells.ts";
+import type { Limiter } from "../limits/limiter.ts";
+import type { Pressure } from "../limits/pressure.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type AccountParts, accountRoutes } from "./account/account_routes.ts";
@@ -27,10 +29,13 @@ import type { Challenge } from "./challenge.ts";
 import { type Exchange, principalOf } from "./exchange.ts";
 import { type BodyBudget, openBodyBudget } from "./middleware/body_budget.ts";
 import type { BodyBounds } from "./middleware/body_pieces.ts";
+import { type BanWatch } from "./middleware/ban_watch.ts";
 import { clientAddress } from "./middleware/client_address.ts";
+import { isGuessedCredential } from "./middleware/guessed_credential.ts";
+import { addLimitFields } from "./middleware/limit_fields.ts";
 import { parseFields } from "./middleware/parse_fields.ts";
 import { parseQuery } from "./middleware/parse_query.ts";
-import { type RateTiers, takeRates } from "./middleware/rate_tiers.ts";
+import { type RateTiers, requireNotRefused, takeRates } from "./middleware/rate_tiers.ts";
 import { readJsonBody, requireJsonAnnounced, requireNoBody } from "./middleware/read_body.ts";
 import { requireSafeTarget } from "./middleware/request_target.ts";
 import type { StandardHeaders } from "./middleware/standard_headers.ts";
@@ -47,16 +52,15 @@ import { requireAccess } from "./require_access.ts";
 import { type Answer, type AnyRoute, type BodyStream, defineRoute, type Dialect } from "./route.ts";
 
 /** What the routes and the gate are made of. */
-export interface AppParts
-  extends
-    AccountParts,
-    AdminParts,
-    OauthParts,
-    OpenaiParts,
-    AnthropicParts,
-    OipParts,
-    OperationsParts,
-    GateParts {}
+export type AppParts =
+  & AccountParts
+  & AdminParts
+  & OauthParts
+  & OpenaiParts
+  & AnthropicParts
+  & OipParts
+  & OperationsParts
+  & GateParts;
 
 /** What the gate is made of. */
 export interface GateParts {
@@ -67,7 +71,10 @@ export interface GateParts {
   /** Makes the nonces that proofs of possession need. */
   readonly proofs: DpopProofs;
   readonly challenge: Challenge;
-  readonly rateCells: RateCells;
+  readonly limiter: Limiter;
+  /** Says whom to turn away under load. */
+  readonly pressure: Pressure;
+  readonly banWatch: BanWatch;
   readonly rateTiers: RateTiers;
   readonly standardHeaders: StandardHeaders;
   readonly bodyBounds: BodyBounds;
@@ -147,7 +154,9 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
     } catch (thrown) {
       const fault = toFault(thrown);
       const id = newId("req", clock.now());
-      const address = formatAddress(addressOf(request, peer, parts));
+      const bytes = addressOf(request, peer, parts);
+      const address = formatAddress(bytes);
+      await parts.banWatch.note(fault, request.url, clientNetwork(bytes), address, id);
       const { status, code } = FAULT_TABLE[fault.kind];
       const level = fault.kind === "internal" ? "error" : "info";
       log.write(level, "request", {
@@ -165,6 +174,9 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
     }
   };
 }
+
+/** Dialects whose clients read the limits as OpenAI's API says them. */
+const OPENAI_FIELDS: readonly Dialect[] = [openaiDialect, anthropicDialect];
 
 /** The answer to HEAD. */
 function withoutBody({ status, headers }: Response): WireAnswer {
@@ -200,6 +212,8 @@ async function pass(
     address,
     parameters,
     record,
+    limits: [],
+    admitted: false,
     answerHeaders,
     query: undefined,
     principal: undefined,
@@ -213,7 +227,9 @@ async function pass(
     // 9. Errors: public words out, the private reason to log and trail.
     fault = await recordRefusal(route, exchange, toFault(thrown));
     answer = faultAnswer(fault, route.dialect, id, parts.challenge);
+    await afterRefusal(parts, route, exchange, fault);
   }
+  addLimitFields(answerHeaders, exchange.limits, OPENAI_FIELDS.includes(route.dialect));
   if (answer.stream === undefined) logAccess(parts, route, exchange, answer.status, addressText, fault);
   else {answer = loggedAtItsEnd(answer, answer.stream, (brokenBy) =>
       logAccess(parts, route, exchange, answer.status, addressText, brokenBy));}
@@ -230,16 +246,17 @@ function addressOf(request: Request, peer: Peer, { trustedProxies }: GateParts):
 
 /** Steps 4 to 8; each throws a Fault to refuse. */
 async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<Answer> {
-  const { request, answerHeaders } = exchange;
-  const { rateCells, rateTiers } = parts;
-  // 4. Rates by address, before anything costs.
+  const { request } = exchange;
+  const { limiter, rateTiers } = parts;
+  // 4. Bans and rates by address, before anything costs.
+  parts.banWatch.require(exchange.clientNetwork);
   if (route.rated) {
     const tiers = route.policy.kind === "sign_in"
       ? [rateTiers.address, rateTiers.signIn]
       : route.policy.kind === "client"
       ? [rateTiers.address, rateTiers.token]
       : [rateTiers.address];
-    await takeRates(rateCells, tiers, exchange.clientNetwork, answerHeaders);
+    await takeRates(limiter, tiers, exchange.clientNetwork, exchange.limits);
   }
   if (route.policy.kind === "nothing") return await route.handle(exchange, undefined as never);
   // 5. Query and body by what is announced: media type, encoding, length. Nothing is read yet.
@@ -261,7 +278,10 @@ async function walk(parts: Gate, route: AnyRoute, exchange: Exchange): Promise<A
   if (route.policy.kind === "action") {
     // 6. Who. 7. May.
     caller = await requirePrincipal(parts, exchange, route.dialect);
-    await takeRates(rateCells, [rateTiers.user], caller, answerHeaders);
+    // The act takes this one together with all other limits, in one decision.
+    if (!route.admits) await takeRates(limiter, [rateTiers.user], caller, exchange.limits);
+    else requireNotRefused(limiter, rateTiers.user, caller, exchange.limits);
+    parts.pressure.requireRoom(principalOf(exchange).roles, route.admits === true);
     requireAccess(principalOf(exchange), route.policy.action);
   }
   const recognisedMs = parts.clock.monotonic();
@@ -336,16 +356,17 @@ async function requirePrincipal(parts: GateParts, exchange: Exchange, dialect: D
   const { issuer, subject, team, credential } = outcome.value;
   exchange.principal = outcome.value;
   exchange.record.identify({ issuer, subject, team, credential: credential.id });
-  return `${issuer} ${subject}`;
+  return callerOf(outcome.value);
 }
 
 /** 401, with the words that RFC 6750 §3.1 and RFC 9449 §7.1 and §9 have for the reason. */
 function notRecognised(
   parts: GateParts,
   { answerHeaders }: Exchange,
-  { reason, claimed }: Extract<Recognition, { readonly ok: false }>,
+  refused: Extract<Recognition, { readonly ok: false }>,
   authorization: string | null,
 ): Fault {
+  const { reason, claimed } = refused;
   const message = `Cannot recognise the caller: ${reason}${claimed === undefined ? "" : ` (${claimed})`}`;
   if (reason === "missing") return new Fault("unauthenticated", message);
   const isProofScheme = /^dpop /i.test(authorization ?? "");
@@ -355,7 +376,11 @@ function notRecognised(
     : reason.startsWith("proof_") && isProofScheme
     ? "invalid_dpop_proof"
     : "invalid_token";
-  return new Fault("unauthenticated", message, { tokenError, scheme: isProofScheme ? "DPoP" : "Bearer" });
+  return new Fault("unauthenticated", message, {
+    tokenError,
+    scheme: isProofScheme ? "DPoP" : "Bearer",
+    isGuess: isGuessedCredential(refused),
+  });
 }
 
 /** The path as it was sent; the gate has checked the form of the whole before. */
@@ -371,6 +396,30 @@ function requireNoQuery(request: Request): void {
       "Cannot accept a request: it has query parameters and the route takes none",
     );
   }
+}
+
+/** What a refusal leaves behind besides its record: strikes of its address, and a request of its user where no limit took it yet. */
+async function afterRefusal(parts: Gate, route: AnyRoute, exchange: Exchange, fault: Fault): Promise<void> {
+  const { limiter, rateTiers, banWatch } = parts;
+  const { principal, request, clientNetwork } = exchange;
+  if (route.admits && principal !== undefined && !exchange.admitted && IS_COUNTED[fault.kind] !== false) {
+    // Whoever sends what is refused before the act must not do it for nothing. The answer stays what it is.
+    await takeRates(limiter, [rateTiers.user], callerOf(principal), []).catch(() => {});
+  }
+  await banWatch.note(fault, request.url, clientNetwork, formatAddress(exchange.address), exchange.id);
+}
+
+/** Refusals that are no use of the server by its caller. */
+const IS_COUNTED: { readonly [Kind in FaultKind]?: false } = {
+  rate_limited: false,
+  budget_exhausted: false,
+  overloaded: false,
+  unavailable: false,
+  stopping: false,
+};
+
+function callerOf({ issuer, subject }: Principal): string {
+  return `${issuer} ${subject}`;
 }
 
 /** Every refusal on a route that is not public is in the trail before it is answered; without a record the answer is 503. */

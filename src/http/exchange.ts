@@ -3,6 +3,7 @@ import type { RequestRecord } from "../audit/request_record.ts";
 import { Fault } from "../faults/fault.ts";
 import type { AddressBytes } from "../encoding/ip_address.ts";
 import type { Principal } from "../access/principal.ts";
+import type { LimitView } from "../limits/limit_policy.ts";
 import type { InferenceContext } from "../inference/run_inference.ts";
 
 /** One request. Steps of the gate fill it in order; handlers read it. */
@@ -19,6 +20,10 @@ export interface Exchange {
   /** Path parameters, decoded once. */
   readonly parameters: Readonly<Record<string, string>>;
   readonly record: RequestRecord;
+  /** What its limits decided, for the headers of its answer. */
+  readonly limits: LimitView[];
+  /** Whether the act took the user's rate with its other limits. */
+  admitted: boolean;
   /** Headers that the answer will carry, an error included. */
   readonly answerHeaders: Record<string, string>;
   /** What the route's schema made of the query; undefined where it has none. */
@@ -45,5 +50,10 @@ export function inferenceContextOf(exchange: Exchange, requestTimeoutMs: number)
     record: exchange.record,
     signal: exchange.request.signal,
     deadlineMs: exchange.receivedMs + requestTimeoutMs,
+    network: exchange.clientNetwork,
+    tellLimits(views) {
+      exchange.admitted = true;
+      exchange.limits.push(...views);
+    },
   };
 }

@@ -25,6 +25,7 @@ export const INFERENCE_FAULTS: readonly FaultKind[] = [
   "capability_missing",
   "input_refused",
   "context_length_exceeded",
+  "budget_exhausted",
   "overloaded",
   "deadline_exceeded",
   "stopping",

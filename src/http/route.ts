@@ -88,6 +88,8 @@ export interface Route<Body = unknown> {
   readonly dialect: Dialect;
   /** False for probes only: health must answer however busy an address is. */
   readonly rated: boolean;
+  /** True where the act behind it takes the user's rate, together with all other limits and in one decision. */
+  readonly admits?: true;
   /** The strict schema of the query; absent where the route takes none. What it holds is in the exchange. */
   readonly query?: z.ZodType;
   /** The strict schema of the JSON body; absent where the route takes none. */

@@ -16,23 +16,21 @@ import type {
 import { Fault, type FaultKind, toFault } from "../faults/fault.ts";
 import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { Principal } from "../access/principal.ts";
-import type { ConcurrencyLimit } from "../limits/concurrency.ts";
+import type { Usage } from "../engines/usage.ts";
 import type { Catalog } from "../registry/catalog.ts";
 import type { ServedModel } from "../registry/served_model.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
+import type { Admission, AdmissionContext, Admitted } from "./admission.ts";
 import { boundRequest, itemsOf } from "./bound_request.ts";
 import { findModel, requireCapability } from "./find_model.ts";
 import { type Settlement, settlementOf } from "./settlement.ts";
 
 /** Around the request: who asks, its place in the trail, and when it is over. */
-export interface InferenceContext {
-  readonly principal: Principal;
+export interface InferenceContext extends AdmissionContext {
   readonly record: RequestRecord;
   /** Aborts when the client leaves. */
   readonly signal: AbortSignal;
-  /** A moment of `Clock.monotonic()`, milliseconds. */
-  readonly deadlineMs: number;
 }
 
 /** A whole answer and the model that gave it. */
@@ -52,7 +50,7 @@ export interface InferenceStream<Item> extends AnswerStream<Item> {
 
 /**
  * The act. Both methods throw the Faults of `findModel` and of the engine, `capability_missing`, `fields_invalid` with paths of
- * the neutral request, and `unavailable` without a durable record.
+ * the neutral request, `rate_limited` and `budget_exhausted`, and `unavailable` without a durable record.
  */
 export interface RunInference {
   run<T extends WholeTask>(
@@ -65,6 +63,8 @@ export interface RunInference {
     request: StreamRequest<T>,
     context: InferenceContext,
   ): Promise<InferenceStream<StreamItem<T>>>;
+  /** How many are under way at this moment. */
+  underWay(): number;
   /** Ends all that is under way with Fault `stopping`; each of them is still recorded. */
   stop(): void;
 }
@@ -73,8 +73,8 @@ export interface RunInference {
 export interface InferenceParts {
   readonly catalog: Catalog;
   readonly engines: EngineTable;
-  /** Requests of one principal that may be under way: nobody fills the queue alone. */
-  readonly atOnce: ConcurrencyLimit;
+  /** All limits: rates, budgets, places. */
+  readonly admission: Admission;
   /** How much one request of a principal may ask for. */
   readonly capsOf: (principal: Principal) => RequestCaps;
   readonly log: Log;
@@ -85,7 +85,7 @@ export interface InferenceParts {
 export function openRunInference(parts: InferenceParts): RunInference {
   const underWay = new Set<AbortController>();
 
-  /** Steps 1 to 4: find, check, take a place, record the intent. */
+  /** Steps 1 to 4: find, check, take from the limits, record the intent. */
   async function begin<Request extends TaskRequest>(
     name: string,
     asked: Request,
@@ -99,7 +99,7 @@ export function openRunInference(parts: InferenceParts): RunInference {
     const run = new Run(parts, underWay, [{ model, request }, ...standIns], context);
     // A model that nobody can serve now, and that no other stands in for, leaves a refusal and no intent.
     run.requireSomeEngine();
-    run.takePlace();
+    await run.admit();
     try {
       await record.inferenceStarted({
         model: model.id,
@@ -108,7 +108,7 @@ export function openRunInference(parts: InferenceParts): RunInference {
         items: itemsOf(request),
       });
     } catch (thrown) {
-      run.giveBack();
+      run.withdraw();
       throw thrown;
     }
     return run;
@@ -138,6 +138,8 @@ export function openRunInference(parts: InferenceParts): RunInference {
       return run.overseen(source, settlement);
     },
 
+    underWay: () => underWay.size,
+
     stop() {
       for (const controller of underWay) {
         controller.abort(new Fault("stopping", "Cannot go on: the server stops"));
@@ -165,17 +167,18 @@ interface Candidate<Request extends TaskRequest> {
 /** One inference from its intent to its outcome. */
 class Run<Request extends TaskRequest> {
   readonly model: ServedModel;
-  readonly request: Request;
   readonly trace: RunTrace = { servedBy: null, attempts: 0 };
   readonly #parts: InferenceParts;
   readonly #context: InferenceContext;
   readonly #underWay: Set<AbortController>;
   readonly #controller = new AbortController();
   /** The model that was asked for, then those that stand in for it. */
-  readonly #candidates: readonly [Candidate<Request>, ...Candidate<Request>[]];
+  #candidates: readonly [Candidate<Request>, ...Candidate<Request>[]];
   readonly #startedMs: number;
   readonly #onClientLeft = (): void => this.#controller.abort();
-  #release: (() => void) | undefined;
+  #admitted: Admitted | undefined;
+  /** Pieces of the answer were handed on. */
+  #anySent = false;
   #finishing: Promise<void> | undefined;
   #deadlineTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -188,25 +191,38 @@ class Run<Request extends TaskRequest> {
     this.#parts = parts;
     this.#underWay = underWay;
     this.model = candidates[0].model;
-    this.request = candidates[0].request;
     this.#context = context;
     this.#startedMs = parts.clock.monotonic();
     this.#candidates = candidates;
   }
 
-  takePlace(): void {
-    const { principal, signal } = this.#context;
-    this.#release = this.#parts.atOnce.take(`${principal.issuer} ${principal.subject}`);
+  /** The request as it runs. */
+  get request(): Request {
+    return this.#candidates[0].request;
+  }
+
+  /** Takes from the limits; from here on it is under way. */
+  async admit(): Promise<void> {
+    const { signal } = this.#context;
+    const admitted = await this.#parts.admission.admit(this.#context, this.model, this.request);
+    this.#admitted = admitted;
+    const [first, ...others] = this.#candidates;
+    const bounded = ({ model, request }: Candidate<Request>) => ({ model, request: admitted.bound(request) });
+    this.#candidates = [bounded(first), ...others.map(bounded)];
     this.#underWay.add(this.#controller);
     if (signal.aborted) this.#controller.abort();
     else signal.addEventListener("abort", this.#onClientLeft, { once: true });
   }
 
-  giveBack(): void {
+  /** It does not run after all: nothing is charged. */
+  withdraw(): void {
+    this.#end(null);
+  }
+
+  #end(usage: Usage | null): void {
     this.#context.signal.removeEventListener("abort", this.#onClientLeft);
     this.#underWay.delete(this.#controller);
-    this.#release?.();
-    this.#release = undefined;
+    this.#admitted?.settle(usage);
   }
 
   requireSomeEngine(): void {
@@ -290,6 +306,7 @@ class Run<Request extends TaskRequest> {
         if (signal.aborted) throw abortedBy(signal);
         if (items !== undefined) {
           settlement.sent(items);
+          this.#anySent = true;
           return items;
         }
         const owed = owedSent ? [] : settlement.owed<Item>();
@@ -310,17 +327,24 @@ class Run<Request extends TaskRequest> {
 
   async #recordFinished(outcome: string, settlement: Settlement): Promise<void> {
     clearTimeout(this.#deadlineTimer);
-    this.giveBack();
     const usage = settlement.usage(outcome === "completed");
-    await this.#context.record.inferenceFinished({
-      model: this.model.id,
-      outcome,
-      inputTokens: usage.inputTokens,
-      outputTokens: usage.outputTokens,
-      countedBy: usage.countedBy,
-      ...this.trace,
-      durationMs: Math.round(this.#parts.clock.monotonic() - this.#startedMs),
-    });
+    const isCharged = outcome === "completed" || this.#anySent;
+    try {
+      await this.#context.record.inferenceFinished({
+        model: this.model.id,
+        outcome,
+        inputTokens: usage.inputTokens,
+        outputTokens: usage.outputTokens,
+        countedBy: usage.countedBy,
+        ...this.trace,
+        durationMs: Math.round(this.#parts.clock.monotonic() - this.#startedMs),
+      });
+      this.#end(isCharged ? usage : null);
+    } catch (thrown) {
+      // A whole answer without its record does not leave: what nobody got costs nothing.
+      this.#end(this.#anySent ? usage : null);
+      throw thrown;
+    }
   }
 }
 

@@ -76,7 +76,8 @@ function isForOneOfSeveral(request: TaskRequest, { outputTokens }: Usage, ours: 
   return answers > 1 && outputTokens < ONE_OF_SEVERAL * ours().outputTokens;
 }
 
-function inputTokensOf(request: TaskRequest): number {
+/** Our own count of what a request says. */
+export function inputTokensOf(request: TaskRequest): number {
   const sum = (texts: readonly string[]): number =>
     texts.reduce((total, text) => total + countTokens(text), 0);
   switch (request.task) {

@@ -37,6 +37,11 @@ export const modelCardSchema = z.strictObject({
     tokensPerTextMax: z.int().min(1),
     tokensPerRequestMax: z.int().min(1),
   }),
+  /** What tokens cost, in the currency of whoever runs the server; absent: nothing. */
+  prices: z.strictObject({
+    inputPerMillion: z.number().min(0).max(1e9),
+    outputPerMillion: z.number().min(0).max(1e9),
+  }).optional(),
   access: z.strictObject({
     /** Roles that know of the model; for all others it does not exist. */
     see: z.array(z.string()).min(1),

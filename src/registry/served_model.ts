@@ -84,7 +84,7 @@ export function servedModelOfCard(card: ModelCard, accepted: boolean): ServedMod
     dimensions: card.dimensions,
     dimensionsReducible: card.dimensionsReducible,
     passFields: [],
-    prices: null,
+    prices: card.prices ?? null,
     fallbacks: [],
   };
 }

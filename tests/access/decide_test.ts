@@ -50,6 +50,9 @@ const MATRIX: Readonly<Record<Action, readonly [Reach, Reach, Reach, Reach, Reac
   "team:write": ["*", "-", "-", "-", "-"],
   "token:introspect": ["*", "-", "-", "-", "team"],
   "signing_key:rotate": ["*", "-", "-", "-", "-"],
+  "usage:read": ["*", "*", "*", "own", "team"],
+  "ban:read": ["*", "*", "*", "-", "-"],
+  "ban:write": ["*", "*", "-", "-", "-"],
 };
 
 /** What has to be readable for an action on an object to be told of, by hand as well. */
@@ -62,6 +65,7 @@ const READING: Readonly<Partial<Record<Action, Action>>> = {
   "role:write": "role:read",
   "team:write": "team:read",
   "model:infer": "model:read",
+  "ban:write": "ban:read",
 };
 
 const REACHED: Readonly<Record<Reach, readonly (keyof typeof OBJECTS)[]>> = {

@@ -362,6 +362,7 @@ Deno.test("whoever has a custom role looks after what is their own with it; a na
     "session:end/own",
     "key:read/own",
     "key:write/own",
+    "usage:read/own",
   ]);
   deepStrictEqual(book.grantsOf("blue", ["labs"]), []);
 });

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { type Config, type ConfigMistake, type ConfigSources, parseConfig } from "../../src/config/config.ts";
 import { generateSigningKey } from "../../src/identity/signing_keys.ts";
 import { generateMasterKey } from "../../src/vault/master_key.ts";
+import { DEFAULT_BANS } from "../../src/config/limit_settings.ts";
 import { type SettingName, SETTINGS, variableOf } from "../../src/config/schema.ts";
 
 const MASTER_KEY = "3q2-7wAdZfN4XbYh0kQmRsTuVgWc1iLjE5oPlC8y9zA";
@@ -101,6 +102,26 @@ Deno.test("without any setting the configuration is the documented one: loopback
     rateTokenPerMinute: 60,
     rateUserPerMinute: 500,
     requestsAtOncePerUser: 16,
+    limits: [],
+    degradedPercent: 25,
+    bans: {
+      enabled: true,
+      credentials: { count: 20, seconds: 300 },
+      validation: { count: 50, seconds: 600 },
+      probes: { count: 3, seconds: 600 },
+      firstSeconds: 86_400,
+      secondSeconds: 7 * 86_400,
+    },
+    banExempt: ["127.0.0.0/8", "::1"],
+    inferencesAtOnceMax: 1024,
+    loopLagMsMax: 250,
+    lowPriorityRoles: [],
+    redisUrl: undefined,
+    redisPrefix: "portcullis",
+    redisHosts: [],
+    redisCaFile: undefined,
+    storeTimeoutMs: 250,
+    storeStaleMsMax: 1000,
     tokenTtlSeconds: 900,
     sessionTtlSeconds: 30 * 86_400,
     engineWorkers: 3,
@@ -122,6 +143,8 @@ Deno.test("what is computed from other settings follows them", () => {
   const alone = parseConfig({ ...sources({}), cores: 1 });
   strictEqual(alone.ok && alone.config.engineWorkers, 1);
 });
+
+const POLICY = { name: "free", subject: "user", for: {}, requestsPerMinute: 5 } as const;
 
 /** A value for each setting that is not its default: as text for the environment and as JSON for the file. */
 const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]>> = {
@@ -155,6 +178,19 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   rateSignInPerMinute: ["2", 2],
   rateTokenPerMinute: ["3", 3],
   requestsAtOncePerUser: ["7", 7],
+  limits: [JSON.stringify([POLICY]), [POLICY]],
+  degradedPercent: ["50", 50],
+  bans: ['{"enabled":false}', { ...DEFAULT_BANS, enabled: false }],
+  banExempt: ["192.0.2.0/24", ["192.0.2.0/24"]],
+  inferencesAtOnceMax: ["11", 11],
+  loopLagMsMax: ["12", 12],
+  lowPriorityRoles: ["user,guest", ["user", "guest"]],
+  redisUrl: ["rediss://:word@redis.example.com", "rediss://:word@redis.example.com"],
+  redisPrefix: ["other", "other"],
+  redisHosts: ["10.0.0.7:6379", ["10.0.0.7:6379"]],
+  redisCaFile: ["/etc/ca.pem", "/etc/ca.pem"],
+  storeTimeoutMs: ["13", 13],
+  storeStaleMsMax: ["501", 501],
   rateUserPerMinute: ["3", 3],
   tokenTtlSeconds: ["60", 60],
   sessionTtlSeconds: ["600", 600],
@@ -185,7 +221,8 @@ Deno.test("every setting that is no secret is read from the file, and its variab
     const [text, json] = OTHER[name];
     const { PORTCULLIS_MODE: _, ...rest } = PRODUCTION;
     deepStrictEqual(configOf(name === "mode" ? rest : {}, { [name]: json })[name], json, name);
-    const different = SETTINGS[name].fallback ?? (name === "engineWorkers" ? 99 : "https://other.example");
+    const different = SETTINGS[name].fallback ??
+      (name === "engineWorkers" ? 99 : name === "redisCaFile" ? "/other.pem" : "https://other.example");
     deepStrictEqual(
       configOf({ ...around(name), [variableOf(name)]: text }, { [name]: different })[name],
       json,

@@ -16,6 +16,7 @@ import {
   SEES,
   teamOnes,
   userOnes,
+  USES,
 } from "./access_rules.ts";
 import { type GoodCall, type Objects, prepare } from "./good_calls.ts";
 import {
@@ -56,6 +57,7 @@ Deno.test("every route × role × kind of credential × whose the object is: the
             }
           }
           await checkLists(world, caller, check);
+          await checkUsage(world, caller, check);
         }
         await checkIntrospection(world, role, check);
         deepStrictEqual(wrong, []);
@@ -121,6 +123,25 @@ async function checkLists(
   const ids = data.map(({ id }: { id: string }) => id);
   const all = [...CARDS, "generalist"];
   check(`${caller.credential}: models`, SEES[caller.role] ?? [], all.filter((id) => ids.includes(id)));
+}
+
+/** Sums of usage are of what a caller may read. By now every caller who may use a model has used one. */
+async function checkUsage(
+  { app, headersOf, used }: MatrixWorld,
+  caller: Caller,
+  check: Check,
+): Promise<void> {
+  const path = "/v1/usage/totals";
+  const response = await app.call(`${path}?limit=200`, { headers: await headersOf(caller, "GET", path) });
+  const { data = [] } = await response.json();
+  const subjects = data.map(({ by }: { by: { subject: string } }) => by.subject);
+  const reach = reachOf(caller.role, "usage:read");
+  const whose = [[1, caller.subject], [2, used.team], [3, used.other]] as const;
+  check(
+    `${caller.credential}: whose usage is seen`,
+    whose.map(([distance]) => reach >= distance && (distance > 1 || USES[caller.role] !== undefined)),
+    whose.map(([, subject]) => subjects.includes(subject)),
+  );
 }
 
 /** `POST /oauth2/introspect`, where a client's roles say of whose tokens it is told anything. */
@@ -195,4 +216,4 @@ async function ask(
 const NO_OBJECTS = {} as Objects;
 
 /** So that none is lost. */
-const CELLS = 4329;
+const CELLS = 4539;

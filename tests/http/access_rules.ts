@@ -9,20 +9,25 @@ export const GOOD_CALLS: Readonly<Record<string, GoodCall>> = goodCalls("open", 
 export const GRANTS: Readonly<Record<string, string>> = {
   "admin":
     "model:read model:infer session:read session:end password:write/own key:read key:write user:read user:write " +
-    "client:read client:write role:read role:write team:read team:write token:introspect signing_key:rotate",
+    "client:read client:write role:read role:write team:read team:write token:introspect signing_key:rotate " +
+    "usage:read ban:read ban:write",
   "operator":
-    "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own",
+    "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own " +
+    "usage:read ban:read ban:write",
   "auditor":
-    "model:read session:read session:end/own password:write/own key:read user:read client:read role:read team:read",
+    "model:read session:read session:end/own password:write/own key:read user:read client:read role:read team:read " +
+    "usage:read ban:read",
   "user":
-    "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own",
+    "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own " +
+    "usage:read/own",
   "team-admin":
     "session:read/team session:end/team password:write/own key:read/team key:write/team user:read/team " +
-    "user:write/team client:read/team client:write/team role:read/team role:write/team team:read/team token:introspect/team",
+    "user:write/team client:read/team client:write/team role:read/team role:write/team team:read/team token:introspect/team " +
+    "usage:read/team",
   "keeper":
     "model:read/o* model:infer/open session:read/team session:end/own password:write/own key:read/team key:write/own " +
     "user:read/team user:write/own client:read/own client:write/own role:read/team role:write/own team:read/team team:write/own " +
-    "token:introspect/own",
+    "token:introspect/own usage:read/own",
   "none": "",
 };
 export const ROLES = Object.keys(GRANTS);
@@ -35,7 +40,7 @@ export const SEES: Readonly<Record<string, readonly string[]>> = {
   "user": ["open", "guarded", "generalist"],
   "keeper": ["open"],
 };
-const USES: Readonly<Record<string, readonly string[]>> = {
+export const USES: Readonly<Record<string, readonly string[]>> = {
   "admin": ["open", "guarded", "hidden", "generalist"],
   "operator": ["open", "generalist"],
   "user": ["open", "generalist"],
@@ -235,6 +240,16 @@ export const RULES: Readonly<Record<string, Rule>> = {
 
   "GET /v1/signing-keys": { action: "signing_key:rotate" },
   "POST /v1/signing-keys/rotate": { action: "signing_key:rotate" },
+
+  "GET /v1/usage": { action: "usage:read" },
+  "GET /v1/usage/totals": { action: "usage:read" },
+
+  "GET /v1/bans": { action: "ban:read" },
+  "POST /v1/bans": {
+    action: "ban:write",
+    json: () => ({ address: `2001:db8:1:${(names++).toString(16)}::1`, seconds: 60 }),
+  },
+  "DELETE /v1/bans/{id}": { action: "ban:write", kind: "ban", relations: ["server"] },
 };
 
 /** How far a role reaches with an action: 0 nowhere, 1 what is its own, 2 its team, 3 everything. */

@@ -99,6 +99,11 @@ export function goodCalls(embeds: string, general: string): Readonly<Record<stri
     "POST /v1/clients/{id}/rotate": { at: (objects) => objects.client(), json: { grace_seconds: 60 } },
     "GET /v1/signing-keys": {},
     "POST /v1/signing-keys/rotate": { status: 201 },
+    "GET /v1/usage": {},
+    "GET /v1/usage/totals": {},
+    "GET /v1/bans": {},
+    "POST /v1/bans": { json: { address: "203.0.113.9", seconds: 60, note: "of a test" }, status: 201 },
+    "DELETE /v1/bans/{id}": { at: (objects) => objects.ban(), status: 204 },
     "POST /oauth2/token": {
       as: "client",
       form: () => Promise.resolve({ grant_type: "client_credentials" }),
@@ -181,6 +186,8 @@ export interface Objects {
   client(): Promise<{ readonly id: string; readonly basic: string; readonly token: string }>;
   role(): Promise<{ readonly team: string; readonly name: string }>;
   team(): Promise<{ readonly id: string }>;
+  /** Of an address that nobody has. */
+  ban(): Promise<{ readonly id: string }>;
 }
 
 let made = 0;
@@ -245,6 +252,11 @@ export function openObjects(send: Send, adminToken: string, team = "default"): O
     }),
     team: once(async () => {
       const { id } = await post("/v1/teams", { id: `made-${made++}` });
+      return { id };
+    }),
+    ban: once(async () => {
+      const address = `2001:db8:0:${(made++).toString(16)}::1`;
+      const { id } = await post("/v1/bans", { address, seconds: 60 });
       return { id };
     }),
   };

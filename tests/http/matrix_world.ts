@@ -6,7 +6,13 @@ import { thumbprint } from "../../src/identity/public_key.ts";
 import { makeForeignKey } from "../identity/foreign_key.ts";
 import { forgeToken } from "../identity/forge_token.ts";
 import { answerKeys, makeKey, startKeyServer } from "../identity/oidc/issuer_under_test.ts";
-import { type AppUnderTest, openAppUnderTest, ORIGIN, PASSWORD } from "../support/app_under_test.ts";
+import {
+  type AppUnderTest,
+  openAppUnderTest,
+  ORIGIN,
+  PASSWORD,
+  postJson,
+} from "../support/app_under_test.ts";
 
 /** How somebody shows who they are. */
 export const CREDENTIALS = [
@@ -19,7 +25,7 @@ export const CREDENTIALS = [
 export type Credential = typeof CREDENTIALS[number];
 
 /** What belongs to somebody. */
-export type ObjectKind = "user" | "client" | "key" | "session" | "role" | "team";
+export type ObjectKind = "user" | "client" | "key" | "session" | "role" | "team" | "ban";
 
 /** Whose an object is, as a caller sees it. `strong`: of the same team, and with more than most of its members have. */
 export type Relation = "own" | "team" | "strong" | "other" | "server" | "built in";
@@ -41,6 +47,8 @@ export interface MatrixWorld {
   headersOf(caller: Caller, method: string, path: string): Promise<Record<string, string>>;
   /** What stands in the braces of a path; made where it is not there, or not any more. */
   placeOf(kind: ObjectKind, relation: Relation, caller: Caller): Promise<Readonly<Record<string, string>>>;
+  /** Who has used a model, besides callers: somebody of their team, and somebody of another. */
+  readonly used: { readonly team: string; readonly other: string };
   /** A token of an account of this server. */
   tokenOf(subject: string): Promise<string>;
   close(): Promise<void>;
@@ -135,9 +143,18 @@ export async function openMatrixWorld(
     (await identity.accessTokens.issue({ subject, session: null, scope: null, boundTo: null, ...more }))
       .token;
 
+  const makeUse = async (team: string): Promise<string> => {
+    const subject = await makeUser(team, ["user"]);
+    const body = { model: "open", input: "some words" };
+    const response = await app.call("/v1/embeddings", postJson(body, await tokenOf(subject)));
+    ok(response.ok, await response.text());
+    return subject;
+  };
+
   return {
     app,
     issuer,
+    used: { team: await makeUse(TEAM), other: await makeUse(OTHER_TEAM) },
     tokenOf: (subject) => tokenOf(subject),
     async callers(role) {
       const user = await standing(`caller ${role}`, () => makeUser(TEAM, rolesOf(role)));
@@ -222,6 +239,12 @@ export async function openMatrixWorld(
           if (relation === "team") return { id: TEAM };
           await teams.create({ id: "empty", description: "", createdAtMs: 0 });
           return { id: "empty" };
+        case "ban": {
+          const admin = (await users.findByName("admin"))?.id ?? "";
+          const order = { address: `2001:db8:2:${(made++).toString(16)}::1`, seconds: 60 };
+          const response = await app.call("/v1/bans", postJson(order, await tokenOf(admin)));
+          return { id: (await response.json()).id };
+        }
       }
     },
     async close() {
@@ -251,4 +274,7 @@ const ALL_GRANTS: readonly string[] = [
   "team:write",
   "token:introspect",
   "signing_key:rotate",
+  "usage:read",
+  "ban:read",
+  "ban:write",
 ];

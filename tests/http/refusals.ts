@@ -38,6 +38,12 @@ const takesForm = (route: AnyRoute): boolean => GOOD_CALLS[nameOf(route)]?.form 
 const takesQuery = ({ query }: AnyRoute): boolean => query !== undefined;
 const any = (): boolean => true;
 
+/** Where the query is none of pages. */
+const BAD_QUERIES: Readonly<Record<string, string>> = {
+  "DELETE /v1/bans/{id}": "forget=perhaps",
+  "GET /v1/usage": "from=2026-02-29",
+};
+
 const withQuery = (query: string) => ({ path, init }: Call): Call => ({ path: `${path}?${query}`, init });
 const withHeader = (name: string, value: string | undefined) => ({ path, init }: Call): Call => {
   const headers = new Headers(init.headers);
@@ -115,7 +121,7 @@ export const REFUSALS: readonly Refusal[] = [
   {
     name: "a query parameter that breaks its rule",
     applies: takesQuery,
-    spoil: withQuery("limit=201"),
+    spoil: (call, route) => withQuery(BAD_QUERIES[nameOf(route)] ?? "limit=201")(call),
     status: 400,
     code: "request-invalid",
   },

@@ -12,7 +12,7 @@ import {
   openRunInference,
   type RunInference,
 } from "../../src/inference/run_inference.ts";
-import { openConcurrencyLimit } from "../../src/limits/concurrency.ts";
+import { openAdmissionUnderTest } from "../support/limits_under_test.ts";
 import type { ServedModel } from "../../src/registry/served_model.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type ManualClock, manualClock } from "../support/manual_clock.ts";
@@ -133,7 +133,7 @@ export function openGateway(
   const act = openRunInference({
     catalog: { find: (name) => byName.get(name), list: () => models },
     engines: createEngineTable([...engines.values()]),
-    atOnce: openConcurrencyLimit(2),
+    admission: openAdmissionUnderTest(clock, { placesPerUser: 2 }),
     capsOf: () => caps,
     log: openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) }),
     clock,
@@ -160,6 +160,8 @@ export function openGateway(
         record,
         signal: new AbortController().signal,
         deadlineMs: 30_000,
+        network: "192.0.2.1",
+        tellLimits() {},
         ...changes,
       };
     },

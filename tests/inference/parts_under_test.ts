@@ -1,5 +1,5 @@
 // Parts under test: a catalog in memory, the stub engine and the trail in memory, for the tests of inference.
-import { openConcurrencyLimit } from "../../src/limits/concurrency.ts";
+import { openAdmissionUnderTest } from "../support/limits_under_test.ts";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { type MemoryAuditTrail, memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { RequestRecord } from "../../src/audit/request_record.ts";
@@ -95,7 +95,7 @@ export function openInferenceUnderTest(): InferenceUnderTest {
   const runInference = openRunInference({
     catalog,
     engines: createEngineTable([engine, ...others]),
-    atOnce: openConcurrencyLimit(1000),
+    admission: openAdmissionUnderTest(clock),
     capsOf: () => DEFAULT_CAPS,
     log: openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) }),
     clock,
@@ -118,6 +118,8 @@ export function openInferenceUnderTest(): InferenceUnderTest {
         record,
         signal: new AbortController().signal,
         deadlineMs: 30_000,
+        network: "192.0.2.1",
+        tellLimits() {},
         ...context,
       });
     },

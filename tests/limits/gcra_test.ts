@@ -1,7 +1,15 @@
 // Tests of the rate arithmetic: a quota is that many requests exactly, at any moment of a long run.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
-import { decideRate, observeRate, type Rate, type RateDecision } from "../../src/limits/gcra.ts";
+import {
+  decideRate,
+  drained,
+  filled,
+  observeLevel,
+  observeRate,
+  type Rate,
+  type RateDecision,
+} from "../../src/limits/gcra.ts";
 
 /** One client of one rate: keeps the state between requests. */
 function client(rate: Rate) {
@@ -165,4 +173,51 @@ Deno.test("property: who waits for retryAfterMs is allowed, and who waits for re
       strictEqual(later(decision.resetAfterMs).remaining, rate.quota);
     }
   }));
+});
+
+Deno.test("property: amounts are decided as by exact arithmetic, in both forms of the algorithm", () => {
+  const asked = fc.array(fc.nat(600), { minLength: 200, maxLength: 200 });
+  fc.assert(
+    fc.property(schedule, asked, ({ rate, moments }, amounts) => {
+      const full = BigInt(rate.quota) * BigInt(rate.windowMs);
+      let level = 0n;
+      let arrival: number | undefined;
+      let bucket = 0;
+      let lastMs = moments[0] ?? 0;
+      for (const [index, nowMs] of moments.entries()) {
+        const amount = amounts[index] ?? 0;
+        const leaked = level - BigInt(nowMs - lastMs) * BigInt(rate.quota);
+        level = leaked > 0n ? leaked : 0n;
+        bucket = drained(rate, bucket, nowMs - lastMs);
+        lastMs = nowMs;
+        const need = level + BigInt(amount) * BigInt(rate.windowMs);
+        const allowed = need <= full;
+
+        const seen = observeLevel(rate, bucket, amount);
+        strictEqual(seen.allowed, allowed);
+        strictEqual(seen.remaining, Number((full - level) / BigInt(rate.windowMs)));
+        strictEqual(
+          seen.retryAfterMs,
+          allowed ? 0 : amount > rate.quota ? Infinity : Number(need - full) / rate.quota,
+        );
+        const decision = decideRate(rate, arrival, nowMs, amount);
+        strictEqual(decision.allowed, allowed);
+        arrival = decision.arrival;
+        if (!allowed) continue;
+        level = need;
+        bucket = filled(rate, bucket, amount);
+        strictEqual(bucket, Number(level));
+        strictEqual(decision.remaining, Number((full - level) / BigInt(rate.windowMs)));
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("a bucket holds no less than nothing and no more than is exact, and stays as it is where time goes back", () => {
+  const rate = { quota: 10, windowMs: 1000 };
+  strictEqual(filled(rate, 3000, -4), 0);
+  strictEqual(filled(rate, 3000, Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
+  strictEqual(drained(rate, 3000, -5), 3000);
+  strictEqual(drained(rate, 3000, Number.MAX_SAFE_INTEGER), 0);
 });

@@ -195,6 +195,12 @@ Deno.test("ASVS V2.2.1: a card with an unknown field, a missing one or a wrong v
     ) => broken((card) => Object.assign(card.artefacts?.graph ?? {}, { file }))),
     broken((card) => Object.assign(card.artefacts?.graph ?? {}, { sha256: "AB".repeat(32) })),
     broken((card) => Object.assign(card.artefacts?.graph ?? {}, { bytes: -1 })),
+    broken((card) => Object.assign(card, { prices: { inputPerMillion: 1 } })),
+    broken((card) => Object.assign(card, { prices: { inputPerMillion: -1, outputPerMillion: 0 } })),
+    broken((card) => Object.assign(card, { prices: { inputPerMillion: "1", outputPerMillion: 0 } })),
+    broken((card) =>
+      Object.assign(card, { prices: { inputPerMillion: 1, outputPerMillion: 0, currency: "EUR" } })
+    ),
   ];
   for (const card of cards) {
     using folder = new ModelsFolder();
@@ -204,6 +210,15 @@ Deno.test("ASVS V2.2.1: a card with an unknown field, a missing one or a wrong v
     deepStrictEqual([accepted, refusals], [["good"], ["x: card_invalid"]], JSON.stringify(card));
     strictEqual(catalog.find("x"), undefined);
   }
+});
+
+Deno.test("a card can say what its model's tokens cost; one that does not has no prices", async () => {
+  using folder = new ModelsFolder();
+  const prices = { inputPerMillion: 0.02, outputPerMillion: 0 };
+  folder.write("priced", { ...cardOf("priced"), prices });
+  folder.write("free");
+  const { catalog } = await folder.open();
+  deepStrictEqual([catalog.find("priced")?.prices, catalog.find("free")?.prices], [prices, null]);
 });
 
 Deno.test("a card that is no strict JSON refuses its model", async () => {

@@ -1,6 +1,7 @@
 // The contract of the record store: what every adapter must do, as tests that each of them runs.
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
+import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordChange, RecordStore } from "../../src/store/record_store.ts";
 import type { Clock } from "../../src/time/clock.ts";
 import { anyText } from "../support/any_text.ts";
@@ -9,6 +10,12 @@ import { manualClock } from "../support/manual_clock.ts";
 const bytes = (...values: number[]): Uint8Array<ArrayBuffer> => Uint8Array.from(values);
 
 type Expects = RecordChange["expects"];
+
+/** A store and what ends it. */
+interface StoreUnderTest {
+  readonly store: RecordStore;
+  readonly dispose: () => Promise<void> | void;
+}
 
 /** Keys that say nothing to a store, although some of them say something to SQL, to paths or to globs. */
 const ODD_KEYS = [
@@ -37,24 +44,30 @@ const ODD_KEYS = [
  * Registers the contract's tests.
  *
  * @param open an empty store over the clock; its `dispose` ends what it rests on
+ * @param ignore whether this machine lacks what the store rests on
  */
 export function testRecordStoreContract(
   adapter: string,
-  open: (clock: Clock) => { store: RecordStore; dispose: () => void },
+  open: (clock: Clock) => StoreUnderTest | Promise<StoreUnderTest>,
+  ignore: boolean = false,
 ): void {
   function contract(
     criterion: string,
     run: (store: RecordStore, clock: ReturnType<typeof manualClock>) => Promise<void>,
   ) {
-    Deno.test(`${adapter}: ${criterion}`, async () => {
-      const clock = manualClock();
-      const { store, dispose } = open(clock);
-      try {
-        await run(store, clock);
-      } finally {
-        await store.close();
-        dispose();
-      }
+    Deno.test({
+      name: `${adapter}: ${criterion}`,
+      ignore,
+      async fn() {
+        const clock = manualClock();
+        const { store, dispose } = await open(clock);
+        try {
+          await run(store, clock);
+        } finally {
+          await store.close();
+          await dispose();
+        }
+      },
     });
   }
 
@@ -427,6 +440,74 @@ export function testRecordStoreContract(
       { numRuns: 60 },
     );
   });
+
+  contract(
+    "property: it agrees with the store in memory on whatever is written, created, deleted and listed over time",
+    async (store, clock) => {
+      const at = { table: fc.constantFrom("t", "u"), key: fc.constantFrom("a", "b", "c") };
+      const value = fc.constantFrom(bytes(), bytes(1), bytes(1, 2));
+      const lifeMs = fc.option(fc.integer({ min: -1, max: 20 }), { nil: undefined });
+      const change = fc.record({
+        ...at,
+        value: fc.option(value, { nil: undefined }),
+        expects: fc.oneof(fc.constantFrom(undefined, "nothing" as const, "what stands" as const), value),
+        lifeMs,
+      });
+      const act = fc.oneof(
+        { weight: 3, arbitrary: fc.record({ write: fc.array(change, { maxLength: 4 }) }) },
+        fc.record({ ...at, put: value, lifeMs }),
+        fc.record({ ...at, create: value, lifeMs }),
+        fc.record({ ...at, delete: fc.constant(true) }),
+        fc.record({ advanceMs: fc.nat(9) }),
+      );
+      const lifetime = (lifeMs: number | undefined) =>
+        lifeMs === undefined ? {} : { lifetime: { expiresAtMs: clock.now() + lifeMs } };
+      const made = { true: 0, false: 0 };
+      const memory = openMemoryRecordStore(clock);
+      const both = async (run: (store: RecordStore) => Promise<unknown>): Promise<unknown> => {
+        const answer = await run(memory);
+        deepStrictEqual(await run(store), answer);
+        return answer;
+      };
+      const clear = ["t", "u"].flatMap((table) =>
+        ["a", "b", "c"].map((key) => ({ table, key, value: undefined }))
+      );
+
+      await fc.assert(
+        fc.asyncProperty(fc.array(act, { maxLength: 12 }), async (acts) => {
+          strictEqual(await both((each) => each.write(clear)), true);
+          for (const act of acts) {
+            if ("write" in act) {
+              const changes: RecordChange[] = [];
+              for (const { table, key, value, expects, lifeMs } of act.write) {
+                const expected = expects === "what stands"
+                  ? await memory.get(table, key) ?? "nothing"
+                  : expects;
+                changes.push({
+                  table,
+                  key,
+                  value,
+                  ...lifetime(lifeMs),
+                  ...(expected === undefined ? {} : { expects: expected }),
+                });
+              }
+              made[await both((each) => each.write(changes)) === true ? "true" : "false"]++;
+            } else if ("put" in act) {
+              await both((each) => each.put(act.table, act.key, act.put, lifetime(act.lifeMs).lifetime));
+            } else if ("create" in act) {
+              await both((each) =>
+                each.create(act.table, act.key, act.create, lifetime(act.lifeMs).lifetime)
+              );
+            } else if ("delete" in act) await both((each) => each.delete(act.table, act.key));
+            else clock.advance(act.advanceMs);
+            for (const table of ["t", "u"]) await both((each) => each.list(table, { limit: 10 }));
+          }
+        }),
+        { numRuns: 100 },
+      );
+      ok(made.true > 20 && made.false > 20, `writes were made and refused: ${JSON.stringify(made)}`);
+    },
+  );
 }
 
 /** What the port takes for a key. */

@@ -2,10 +2,8 @@
 import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import fc from "fast-check";
 import { Fault } from "../../src/faults/fault.ts";
-import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
-import type { RecordChange, RecordStore } from "../../src/store/record_store.ts";
+import type { RecordChange } from "../../src/store/record_store.ts";
 import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
 import { systemClock } from "../../src/time/clock.ts";
 import { makePrivateFile } from "../../src/vault/private_file.ts";
@@ -289,75 +287,6 @@ Deno.test("ASVS V15.4.2: SQLite store: three stores on one file, one in another 
     strictEqual(countOf(await here.get("t", "count")), 3 * times);
     await here.close();
     await beside.close();
-  });
-});
-
-Deno.test("property: SQLite and memory agree on whatever is written, created, deleted and listed over time", async () => {
-  const at = { table: fc.constantFrom("t", "u"), key: fc.constantFrom("a", "b", "c") };
-  const value = fc.constantFrom(Uint8Array.of(), Uint8Array.of(1), Uint8Array.of(1, 2));
-  const lifeMs = fc.option(fc.integer({ min: -1, max: 20 }), { nil: undefined });
-  const change = fc.record({
-    ...at,
-    value: fc.option(value, { nil: undefined }),
-    expects: fc.oneof(fc.constantFrom(undefined, "nothing" as const, "what stands" as const), value),
-    lifeMs,
-  });
-  const act = fc.oneof(
-    { weight: 3, arbitrary: fc.record({ write: fc.array(change, { maxLength: 4 }) }) },
-    fc.record({ ...at, put: value, lifeMs }),
-    fc.record({ ...at, create: value, lifeMs }),
-    fc.record({ ...at, delete: fc.constant(true) }),
-    fc.record({ advanceMs: fc.nat(9) }),
-  );
-
-  await withFile(async (file) => {
-    const clock = manualClock();
-    const lifetime = (lifeMs: number | undefined) =>
-      lifeMs === undefined ? {} : { lifetime: { expiresAtMs: clock.now() + lifeMs } };
-    const made = { true: 0, false: 0 };
-    const [memory, sqlite] = [openMemoryRecordStore(clock), openSqliteRecordStore(file, clock)];
-    const both = async (run: (store: RecordStore) => Promise<unknown>): Promise<unknown> => {
-      const answer = await run(memory);
-      deepStrictEqual(await run(sqlite), answer);
-      return answer;
-    };
-    const clear = () =>
-      ["t", "u"].flatMap((table) => ["a", "b", "c"].map((key) => ({ table, key, value: undefined })));
-
-    await fc.assert(
-      fc.asyncProperty(fc.array(act, { maxLength: 12 }), async (acts) => {
-        strictEqual(await both((store) => store.write(clear())), true);
-        for (const act of acts) {
-          if ("write" in act) {
-            const changes: RecordChange[] = [];
-            for (const { table, key, value, expects, lifeMs } of act.write) {
-              const expected = expects === "what stands"
-                ? await memory.get(table, key) ?? "nothing"
-                : expects;
-              changes.push({
-                table,
-                key,
-                value,
-                ...lifetime(lifeMs),
-                ...(expected === undefined ? {} : { expects: expected }),
-              });
-            }
-            made[await both((store) => store.write(changes)) === true ? "true" : "false"]++;
-          } else if ("put" in act) {
-            await both((store) => store.put(act.table, act.key, act.put, lifetime(act.lifeMs).lifetime));
-          } else if ("create" in act) {
-            await both((store) =>
-              store.create(act.table, act.key, act.create, lifetime(act.lifeMs).lifetime)
-            );
-          } else if ("delete" in act) await both((store) => store.delete(act.table, act.key));
-          else clock.advance(act.advanceMs);
-          for (const table of ["t", "u"]) await both((store) => store.list(table, { limit: 10 }));
-        }
-      }),
-      { numRuns: 100 },
-    );
-    ok(made.true > 20 && made.false > 20, `writes were made and refused: ${JSON.stringify(made)}`);
-    await sqlite.close();
   });
 });
 

@@ -43,7 +43,7 @@ ${
   what the caller may read.
 - A built-in role reaches the models whose cards name it (\`see\`, \`use\`, and \`teams\` where a card has them). A custom role reaches the
   models that its patterns match, whatever roles their cards name; never those that are for other teams. It also gives what everybody may
-  do with what is their own: sessions, the password, keys.
+  do with what is their own: sessions, the password, keys, usage.
 - A role of a team means something in that team alone, and reaches nothing beyond it. What is built in or is the whole server's (\`-\` in
   paths) can be read by all who read roles, and changed by those who reach everything.
 - Nobody gives what they do not have: roles, grants, keys and secrets that would speak for somebody stronger. So whoever looks after a

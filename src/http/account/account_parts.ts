@@ -8,6 +8,8 @@ import type { Sessions } from "../../identity/sessions.ts";
 import type { SignIn } from "../../identity/sign_in.ts";
 import type { Standings } from "../../identity/standings.ts";
 import type { Users } from "../../identity/users.ts";
+import type { ReadyPolicy } from "../../limits/limit_policy.ts";
+import type { Limiter } from "../../limits/limiter.ts";
 import type { Clock } from "../../time/clock.ts";
 
 /** The parts. */
@@ -23,6 +25,8 @@ export interface AccountParts {
   readonly apiKeys: ApiKeys;
   readonly standings: Standings;
   readonly roleBook: RoleBook;
+  readonly limiter: Pick<Limiter, "sums">;
+  readonly policies: readonly ReadyPolicy[];
   readonly clock: Clock;
   /** A keyed pseudonym of an account's name, for the audit trail. */
   readonly labelAccount: (username: string) => string;

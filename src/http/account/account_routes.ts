@@ -6,11 +6,12 @@ import { keyRoutes } from "./key_routes.ts";
 import { loginRoute } from "./login_route.ts";
 import { passwordRoute } from "./password_route.ts";
 import { sessionRoutes } from "./session_routes.ts";
+import { usageRoutes } from "./usage_routes.ts";
 
 /** What the routes need. */
 export type { AccountParts } from "./account_parts.ts";
 
-/** Every route below `/v1/auth` and `/v1/keys`. */
+/** Every route below `/v1/auth` and `/v1/keys`, and `/v1/usage`. */
 export function accountRoutes(parts: AccountParts): AnyRoute[] {
   return [
     loginRoute(parts),
@@ -18,5 +19,6 @@ export function accountRoutes(parts: AccountParts): AnyRoute[] {
     passwordRoute(parts),
     ...keyRoutes(parts),
     createKeyRoute(parts),
+    ...usageRoutes(parts),
   ];
 }

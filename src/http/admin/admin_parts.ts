@@ -7,6 +7,8 @@ import type { SignIn } from "../../identity/sign_in.ts";
 import type { SigningKeys } from "../../identity/signing_keys.ts";
 import type { Teams } from "../../identity/teams.ts";
 import type { Users } from "../../identity/users.ts";
+import type { Limiter } from "../../limits/limiter.ts";
+import type { BanList } from "../../limits/ban_list.ts";
 import type { Clock } from "../../time/clock.ts";
 
 /** The parts. */
@@ -21,7 +23,11 @@ export interface AdminParts {
   readonly apiKeys: ApiKeys;
   readonly roleBook: RoleBook;
   readonly signingKeys: SigningKeys;
+  readonly limiter: Pick<Limiter, "sums">;
+  readonly bans: BanList;
   readonly clock: Clock;
+  /** How an address stands in the audit trail. */
+  readonly labelAddress: (address: string) => string;
   /** A keyed pseudonym of an account's name, for the audit trail. */
   readonly labelAccount: (username: string) => string;
 }

@@ -1,6 +1,7 @@
-// Admin: every route that looks after people, programs, roles, teams and signing keys.
+// Admin: every route that looks after people, programs, roles, teams, signing keys and bans.
 import type { AnyRoute } from "../route.ts";
 import type { AdminParts } from "./admin_parts.ts";
+import { banRoutes } from "./ban_routes.ts";
 import { changeClientRoute } from "./change_client_route.ts";
 import { changeUserRoute } from "./change_user_route.ts";
 import { clientRoutes } from "./client_routes.ts";
@@ -9,6 +10,7 @@ import { createUserRoute } from "./create_user_route.ts";
 import { roleRoutes } from "./role_routes.ts";
 import { signingKeyRoutes } from "./signing_key_routes.ts";
 import { teamRoutes } from "./team_routes.ts";
+import { usageRoutes } from "./usage_routes.ts";
 import { userRoutes } from "./user_routes.ts";
 import { userSessionRoutes } from "./user_session_routes.ts";
 import { writeRoleRoute } from "./write_role_route.ts";
@@ -16,7 +18,7 @@ import { writeRoleRoute } from "./write_role_route.ts";
 /** What the routes need. */
 export type { AdminParts } from "./admin_parts.ts";
 
-/** Every route below `/v1/users`, `/v1/clients`, `/v1/roles`, `/v1/teams` and `/v1/signing-keys`. */
+/** Every route below `/v1/users`, `/v1/clients`, `/v1/roles`, `/v1/teams`, `/v1/signing-keys` and `/v1/bans`. */
 export function adminRoutes(parts: AdminParts): AnyRoute[] {
   return [
     createUserRoute(parts),
@@ -30,5 +32,7 @@ export function adminRoutes(parts: AdminParts): AnyRoute[] {
     writeRoleRoute(parts),
     ...teamRoutes(parts),
     ...signingKeyRoutes(parts),
+    ...banRoutes(parts),
+    ...usageRoutes(parts),
   ];
 }

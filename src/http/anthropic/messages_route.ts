@@ -28,6 +28,7 @@ export function messagesRoute({ door, imageHosts, mediaBodyBytesMax }: Anthropic
     path: "/v1/messages",
     summary: "Continue a conversation in Anthropic's form, whole or as events",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: anthropicDialect,
     rated: true,
     body,

@@ -1,12 +1,15 @@
-// Rate tiers: the named limits of the gate and the step that takes from them.
-import { Fault } from "../../faults/fault.ts";
-import type { Rate, RateDecision } from "../../limits/gcra.ts";
-import type { RateCells } from "../../limits/rate_cells.ts";
+// Rate tiers: the rates of the gate itself, with settings of their own, and the step that takes from them.
+import type { Rate } from "../../limits/gcra.ts";
+import { limitFault } from "../../limits/limit_fault.ts";
+import { type LimitView, requestLimit } from "../../limits/limit_policy.ts";
+import type { StoreFailurePolicy } from "../../limits/guarded_cell.ts";
+import type { Limiter } from "../../limits/limiter.ts";
 
-/** One named limit. */
+/** One rate. */
 export interface RateTier {
   readonly name: "address" | "sign-in" | "token" | "user";
   readonly rate: Rate;
+  readonly whenStoreFails: StoreFailurePolicy;
 }
 
 /** The tiers of the settings. */
@@ -25,69 +28,67 @@ export interface RateSettings {
   readonly rateUserPerMinute: number;
 }
 
-/** The tiers of the settings. */
+/** The tiers of the settings. Where passwords and secrets are tried, nobody passes uncounted. */
 export function rateTiers(settings: RateSettings): RateTiers {
-  const perMinute = (name: RateTier["name"], quota: number): RateTier => ({
+  const perMinute = (
+    name: RateTier["name"],
+    quota: number,
+    whenStoreFails: StoreFailurePolicy,
+  ): RateTier => ({
     name,
     rate: { quota, windowMs: 60_000 },
+    whenStoreFails,
   });
   return {
-    address: perMinute("address", settings.rateAddressPerMinute),
-    signIn: perMinute("sign-in", settings.rateSignInPerMinute),
-    token: perMinute("token", settings.rateTokenPerMinute),
-    user: perMinute("user", settings.rateUserPerMinute),
+    address: perMinute("address", settings.rateAddressPerMinute, "degraded"),
+    signIn: perMinute("sign-in", settings.rateSignInPerMinute, "closed"),
+    token: perMinute("token", settings.rateTokenPerMinute, "closed"),
+    user: perMinute("user", settings.rateUserPerMinute, "degraded"),
   };
 }
 
 /**
- * Takes one request from each tier for a client, all or none, and puts the fields into the answer's headers.
+ * Takes one request from each tier for a client, all or none.
  *
- * @throws Fault `rate_limited` with the seconds until the last refusing tier allows one again
+ * @param views what was decided is put behind what is there, for the answer's headers
+ * @throws Fault `rate_limited` with the seconds until the last refusing tier allows one again · `unavailable`
  */
 export async function takeRates(
-  cells: RateCells,
+  limiter: Limiter,
   tiers: readonly RateTier[],
   client: string,
-  answerHeaders: Record<string, string>,
+  views: LimitView[],
 ): Promise<void> {
-  const taken = cells.take(tiers.map((tier) => ({ key: `${tier.name}:${client}`, rate: tier.rate })));
-  // Cells in memory answer at once: the hot path skips a turn of the event loop.
-  const decisions = taken instanceof Promise ? await taken : taken;
-  addRateFields(answerHeaders, tiers, decisions);
-  const refused = decisions.filter((decision) => !decision.allowed);
-  if (refused.length === 0) return;
-  const names = tiers.filter((_, index) => decisions[index]?.allowed === false).map((tier) => tier.name);
-  const retryAfterSeconds = Math.max(
-    1,
-    ...refused.map((decision) => Math.ceil(decision.retryAfterMs / 1000)),
+  const limits = tiers.map(({ name, rate, whenStoreFails }) =>
+    requestLimit(name, client, rate, whenStoreFails)
   );
-  throw new Fault("rate_limited", `Cannot pass a request: limit ${names.join(" and ")} is used up`, {
-    detail: `The limit "${names.join('" and "')}" is used up. Try again in ${retryAfterSeconds} s.`,
-    retryAfterSeconds,
+  const taken = limiter.take(null, limits);
+  // A store in memory answers at once: the hot path skips a turn of the event loop.
+  const decisions = taken instanceof Promise ? await taken : taken;
+  const here = limits.flatMap((limit, index) => {
+    const decision = decisions[index];
+    return decision === undefined ? [] : [{ limit, decision }];
   });
+  views.push(...here);
+  const refused = limitFault(here);
+  if (refused !== undefined) throw refused;
 }
 
 /**
- * Adds `RateLimit-Policy` and `RateLimit` for each tier, in order (draft-ietf-httpapi-ratelimit-headers-10). On a refusal `t` is the whole seconds until the next
- * request is allowed, the same as Retry-After; else until the whole quota is there again.
+ * For a rate that is taken later: refuses at once whom it has just refused.
+ *
+ * @throws Fault `rate_limited`
  */
-function addRateFields(
-  headers: Record<string, string>,
-  tiers: readonly RateTier[],
-  decisions: readonly RateDecision[],
+export function requireNotRefused(
+  limiter: Limiter,
+  { name, rate, whenStoreFails }: RateTier,
+  client: string,
+  views: LimitView[],
 ): void {
-  tiers.forEach((tier, index) => {
-    const decision = decisions[index];
-    if (decision === undefined) return;
-    const seconds = Math.ceil(
-      (decision.remaining === 0 ? decision.retryAfterMs : decision.resetAfterMs) / 1000,
-    );
-    append(headers, "RateLimit-Policy", `"${tier.name}";q=${tier.rate.quota};w=${tier.rate.windowMs / 1000}`);
-    append(headers, "RateLimit", `"${tier.name}";r=${decision.remaining};t=${seconds}`);
-  });
-}
-
-function append(headers: Record<string, string>, name: string, item: string): void {
-  const list = headers[name];
-  headers[name] = list === undefined ? item : `${list}, ${item}`;
+  const limit = requestLimit(name, client, rate, whenStoreFails);
+  const decision = limiter.refusal(limit);
+  if (decision === undefined) return;
+  const view = { limit, decision };
+  views.push(view);
+  throw limitFault([view]);
 }

@@ -100,9 +100,25 @@ export async function requireClient(
   return client;
 }
 
+/** Refusals of what was never given to anybody: no secret and no signature was right. */
+const GUESSES: ReadonlySet<ClientRefusal> = new Set(
+  [
+    "scheme_unknown",
+    "credentials_malformed",
+    "client_unknown",
+    "secret_wrong",
+    "assertion_malformed",
+    "assertion_header_refused",
+    "assertion_client_unknown",
+    "assertion_signature_wrong",
+  ] as const,
+);
+
 /** What is answered to a client that is none, is not the right one, or does not say which one it is. */
 export function clientRefused(reason: ClientRefusal): Fault {
-  return new Fault("client_refused", `Cannot authenticate a client: ${reason}`);
+  return new Fault("client_refused", `Cannot authenticate a client: ${reason}`, {
+    isGuess: GUESSES.has(reason),
+  });
 }
 
 /** RFC 6749 §2.3.1: id and secret are form-encoded first, so that a colon or a character beyond ASCII survives. */

@@ -55,6 +55,7 @@ export function inferRoute({ catalog, door, mediaBodyBytesMax }: InferParts): An
     path: "/v2/models/{id}/infer",
     summary: "Run a model on tensors",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: oipDialect,
     rated: true,
     bodyForm: {

@@ -78,6 +78,7 @@ export function chatCompletionsRoute(parts: GenerationParts): AnyRoute {
     path: "/v1/chat/completions",
     summary: "Continue a conversation, whole or as events",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body,

@@ -62,6 +62,7 @@ export function completionsRoute(parts: GenerationParts): AnyRoute {
     path: "/v1/completions",
     summary: "Continue one prompt or several, whole or as events",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body: completionBody,

@@ -50,6 +50,7 @@ export function embeddingsRoute({ door }: { readonly door: InferenceDoor }): Any
     path: "/v1/embeddings",
     summary: "Embed one text or several",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body: embeddingsRequest,

@@ -49,6 +49,7 @@ export function imagesRoute({ door }: Pick<GenerationParts, "door">): AnyRoute {
     path: "/v1/images/generations",
     summary: "Make one picture or several from a description",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body: imagesRequest,

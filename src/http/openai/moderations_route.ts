@@ -49,6 +49,7 @@ export function moderationsRoute({ door, newId }: Pick<GenerationParts, "door" |
     path: "/v1/moderations",
     summary: "Judge one text or several",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body: moderationsRequest,

@@ -46,6 +46,7 @@ export function rerankRoute({ door, newId }: Pick<GenerationParts, "door" | "new
     path: "/v1/rerank",
     summary: "Put documents in the order of how well they answer a query",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body: rerankRequest,

@@ -180,6 +180,7 @@ export function responsesRoute(parts: GenerationParts): AnyRoute {
     path: "/v1/responses",
     summary: "Answer to items of a conversation, whole or as events; nothing is stored",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body,

@@ -45,6 +45,7 @@ export function speechRoute({ door }: Pick<GenerationParts, "door">): AnyRoute {
     path: "/v1/audio/speech",
     summary: "Speak a text",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     body: speechRequest,

@@ -58,6 +58,7 @@ export function transcriptionsRoute(parts: TranscriptionParts): AnyRoute {
     path: "/v1/audio/transcriptions",
     summary: "Write down what is said in a file of sound",
     policy: { kind: "action", action: "model:infer" },
+    admits: true,
     dialect: openaiDialect,
     rated: true,
     bodyForm: {

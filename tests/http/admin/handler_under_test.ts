@@ -9,7 +9,7 @@ import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
 import { RequestRecord } from "../../../src/audit/request_record.ts";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";
 import { newId } from "../../../src/encoding/ids.ts";
-import { clientNetwork, parseAddress } from "../../../src/encoding/ip_address.ts";
+import { clientNetwork, parseAddress, parseAddressRange } from "../../../src/encoding/ip_address.ts";
 import { type FaultKind, toFault } from "../../../src/faults/fault.ts";
 import { FAULT_TABLE } from "../../../src/faults/fault_table.ts";
 import { accountRoutes } from "../../../src/http/account/account_routes.ts";
@@ -21,9 +21,15 @@ import { requireAccess } from "../../../src/http/require_access.ts";
 import type { AnyRoute } from "../../../src/http/route.ts";
 import type { Client } from "../../../src/identity/clients.ts";
 import type { User } from "../../../src/identity/users.ts";
+import { openBanList } from "../../../src/limits/ban_list.ts";
+import { type LimitPolicy, readyPolicies } from "../../../src/limits/limit_policy.ts";
+import { openLimiter } from "../../../src/limits/limiter.ts";
+import { openMemoryLimitStore } from "../../../src/limits/memory_limit_store.ts";
+import { NO_OTHERS } from "../../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts";
 import { openKeyRing } from "../../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
+import { sealedTable } from "../../../src/vault/sealed_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
 import { manualClock } from "../../support/manual_clock.ts";
 
@@ -53,7 +59,7 @@ export interface Called {
 export type World = Awaited<ReturnType<typeof openWorld>>;
 
 /** A server without its gate: teams `red` and `blue`, and nobody in them yet. */
-export async function openWorld() {
+export async function openWorld(policies: readonly LimitPolicy[] = []) {
   const clock = manualClock();
   const memory = openMemoryRecordStore(clock);
   const store = { ...memory };
@@ -71,10 +77,41 @@ export async function openWorld() {
   });
   if (!config.ok) throw new Error(JSON.stringify(config.mistakes));
   const log = openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) });
-  const identity = await openIdentity({ store, keyRing, trail }, config.config, clock, log, []);
+  const trust = {
+    store,
+    keyRing,
+    trail,
+    feed: NO_OTHERS,
+    redis: undefined,
+    alone: <Value>(act: () => Promise<Value>): Promise<Value> => act(),
+  };
+  const identity = await openIdentity(trust, config.config, clock, log, []);
+  const limiter = openLimiter({
+    store: openMemoryLimitStore(clock),
+    local: openMemoryLimitStore(clock),
+    degradedFraction: 1,
+    clock,
+    log,
+  });
+  const loopback = parseAddressRange("127.0.0.0/8");
+  const bans = await openBanList({
+    store,
+    table: sealedTable(store, keyRing, "bans"),
+    feed: NO_OTHERS,
+    clock,
+    log,
+    exempt: loopback.ok ? [loopback.value] : [],
+    firstSeconds: 86_400,
+    secondSeconds: 604_800,
+    labelNetwork: (network) => keyRing.pseudonym("address", network),
+  });
   const parts = {
     ...identity,
+    bans,
+    labelAddress: (address: string) => keyRing.pseudonym("address", address),
     issuer: ISSUER,
+    limiter,
+    policies: readyPolicies(policies),
     clock,
     labelAccount: (username: string) => keyRing.pseudonym("account", username),
   };
@@ -106,6 +143,8 @@ export async function openWorld() {
       address: address.ok ? address.value : [],
       parameters,
       record,
+      limits: [],
+      admitted: false,
       answerHeaders: {},
       query: route.query === undefined ? undefined : parseQuery(route.query, url.href),
       principal: caller,

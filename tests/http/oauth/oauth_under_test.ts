@@ -10,7 +10,7 @@ import { rateTiers } from "../../../src/http/middleware/rate_tiers.ts";
 import { standardHeaders } from "../../../src/http/middleware/standard_headers.ts";
 import { oauthRoutes } from "../../../src/http/oauth/oauth_routes.ts";
 import { thumbprint } from "../../../src/identity/public_key.ts";
-import { openMemoryRateCells } from "../../../src/limits/memory_rate_cells.ts";
+import { NO_BANS, NO_PRESSURE, openLimiterUnderTest } from "../../support/limits_under_test.ts";
 import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../../src/store/record_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
@@ -80,7 +80,9 @@ export async function openOauthUnderTest(
     log,
     trail,
     challenge: challenges(ISSUER),
-    rateCells: openMemoryRateCells(clock),
+    limiter: openLimiterUnderTest(clock),
+    pressure: NO_PRESSURE,
+    banWatch: NO_BANS,
     rateTiers: rateTiers({
       rateAddressPerMinute: 1_000_000,
       rateSignInPerMinute: 1_000_000,

@@ -17,8 +17,12 @@ import { standardHeaders } from "../../../src/http/middleware/standard_headers.t
 import { oipRoutes } from "../../../src/http/oip/oip_routes.ts";
 import { openTensorDescriptions } from "../../../src/http/oip/tensor_descriptions.ts";
 import { openRunInference } from "../../../src/inference/run_inference.ts";
-import { openConcurrencyLimit } from "../../../src/limits/concurrency.ts";
-import { openMemoryRateCells } from "../../../src/limits/memory_rate_cells.ts";
+import {
+  NO_BANS,
+  NO_PRESSURE,
+  openAdmissionUnderTest,
+  openLimiterUnderTest,
+} from "../../support/limits_under_test.ts";
 import type { Catalog } from "../../../src/registry/catalog.ts";
 import type { ServedModel } from "../../../src/registry/served_model.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
@@ -104,7 +108,7 @@ export function openOipUnderTest(
     runInference: openRunInference({
       catalog,
       engines,
-      atOnce: openConcurrencyLimit(100),
+      admission: openAdmissionUnderTest(clock),
       capsOf: () => DEFAULT_CAPS,
       log,
       clock,
@@ -129,7 +133,9 @@ export function openOipUnderTest(
       Promise.resolve(found(principalOf(authorization === null ? [] : [authorization]))),
     proofs: { nonce: () => "", verify: () => Promise.reject(new Error("nobody proves anything here")) },
     challenge: challenges("http://127.0.0.1:8000"),
-    rateCells: openMemoryRateCells(clock),
+    limiter: openLimiterUnderTest(clock),
+    pressure: NO_PRESSURE,
+    banWatch: NO_BANS,
     rateTiers: rateTiers({
       rateAddressPerMinute: 1_000_000,
       rateSignInPerMinute: 1_000_000,

@@ -1,0 +1,240 @@
+// The record store in Redis, for many instances: every write is one script, which also logs what it changed for the change feed.
+import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
+import { Fault } from "../faults/fault.ts";
+import type { Clock } from "../time/clock.ts";
+import type { RecordChange, RecordStore, StoredRecord } from "./record_store.ts";
+import type { Redis, RedisReply, RedisScript } from "./redis/redis.ts";
+
+/** Hash of a table: key → expiry in 16 digits, then the value. The expiry is judged by the clock of whoever asks. */
+const RECORDS = "records:";
+/** Sorted set of a table's keys, all with score 0: then Redis orders them by their bytes, in UTF-8 the order of code points. */
+const ORDER = "record-order:";
+/** Sorted set of what will expire, over all tables: `TABLE:KEY` by moment. */
+const EXPIRIES = "record-expiries";
+/** List of the last changes, newest first: `MARK:TABLE:KEY`; a mark is of one write. */
+export const CHANGES = "record-changes";
+/** How many changes there ever were. */
+export const CHANGE_COUNT = "record-change-count";
+
+const EXPIRY_DIGITS = 16;
+/** What lives for ever has no entry in EXPIRIES. */
+const NEVER_MS = Number.MAX_SAFE_INTEGER;
+/** What expired so long ago leaves Redis with the next writes: clocks differ, and a record may still live by another's. */
+const SWEEP_AFTER_MS = 60_000;
+const SWEPT_MAX = 100;
+/** Records that one call looks at. */
+const PAGE_MAX = 1000;
+const CHANGES_KEPT_MAX = 10_000;
+
+/**
+ * KEYS: expiries, changes, their count, then hash and order of each table. ARGV: now, prefix of hashes, prefix of orders, mark, index
+ * of the last change kept, then four a change: table, key, what it expects, and what is stored (nothing: it is deleted).
+ *
+ * The sweep comes first: it gives a Redis that is full its memory back, and where a cluster stops it half-way (it touches tables
+ * that KEYS does not name) it has done no harm. What has expired is swept only when Redis's clock says so too, or one instance
+ * with a wrong clock would end the records of all.
+ */
+const WRITE: RedisScript = {
+  lua: `
+local now = tonumber(ARGV[1])
+local time = redis.call("TIME")
+local sweepUntil = math.min(now, time[1] * 1000) - ${SWEEP_AFTER_MS}
+local expired = redis.call("ZRANGE", KEYS[1], "-inf", string.format("%.0f", sweepUntil), "BYSCORE", "LIMIT", 0, ${SWEPT_MAX})
+for _, member in ipairs(expired) do
+  local colon = string.find(member, ":", 1, true)
+  local name, key = string.sub(member, 1, colon - 1), string.sub(member, colon + 1)
+  redis.call("HDEL", ARGV[2] .. name, key)
+  redis.call("ZREM", ARGV[3] .. name, key)
+end
+if #expired > 0 then redis.call("ZREM", KEYS[1], unpack(expired)) end
+
+for i = 6, #ARGV, 4 do
+  local expects = ARGV[i + 2]
+  if expects ~= "anything" then
+    local stored = redis.call("HGET", ARGV[2] .. ARGV[i], ARGV[i + 1])
+    local lives = stored and tonumber(string.sub(stored, 1, ${EXPIRY_DIGITS})) > now
+    local found
+    if expects == "nothing" then found = not lives
+    elseif expects == "something" then found = lives
+    else found = lives and "=" .. string.sub(stored, ${EXPIRY_DIGITS + 1}) == expects
+    end
+    if not found then return 0 end
+  end
+end
+
+for i = 6, #ARGV, 4 do
+  local records, order = ARGV[2] .. ARGV[i], ARGV[3] .. ARGV[i]
+  local key, stored = ARGV[i + 1], ARGV[i + 3]
+  local member = ARGV[i] .. ":" .. key
+  local changed = true
+  if stored == "" then
+    changed = redis.call("HDEL", records, key) == 1
+    redis.call("ZREM", order, key)
+    redis.call("ZREM", KEYS[1], member)
+  else
+    redis.call("HSET", records, key, stored)
+    redis.call("ZADD", order, 0, key)
+    local expiry = string.sub(stored, 1, ${EXPIRY_DIGITS})
+    if expiry == "${NEVER_MS}" then redis.call("ZREM", KEYS[1], member)
+    else redis.call("ZADD", KEYS[1], expiry, member)
+    end
+  end
+  if changed then
+    redis.call("LPUSH", KEYS[2], ARGV[4] .. ":" .. member)
+    redis.call("INCR", KEYS[3])
+  end
+end
+redis.call("LTRIM", KEYS[2], 0, ARGV[5])
+return 1
+`,
+};
+
+/** KEYS: hash and order of a table. ARGV: where to start, how many. */
+const LIST: RedisScript = {
+  lua: `
+local keys = redis.call("ZRANGE", KEYS[2], ARGV[1], "+", "BYLEX", "LIMIT", 0, ARGV[2])
+if #keys == 0 then return {{}, {}} end
+return {keys, redis.call("HMGET", KEYS[1], unpack(keys))}
+`,
+};
+
+/** A change as the script judges it; of "something" anything that lives is found. */
+interface ScriptChange extends Omit<RecordChange, "expects"> {
+  readonly expects?: RecordChange["expects"] | "something";
+}
+
+/**
+ * The store over a Redis that whoever opened it also closes. Of a write that ends in a Fault nobody knows whether it was made,
+ * whole, or not: the answer may have been lost.
+ *
+ * @param instance a name that no other store has or had, such as a new id: it marks the changes
+ * @param changesKeptMax how many changes a feed may be behind without having to take everything for changed
+ */
+export function openRedisRecordStore(
+  redis: Redis,
+  clock: Clock,
+  instance: string,
+  changesKeptMax: number = CHANGES_KEPT_MAX,
+): RecordStore {
+  const recordsOf = (name: string): string => redis.key(RECORDS + name);
+  const orderOf = (name: string): string => redis.key(ORDER + name);
+  let writes = 0;
+
+  async function write(changes: readonly ScriptChange[]): Promise<boolean> {
+    const names = new Set(changes.map(({ table }) => nameOf(table)));
+    const made = await redis.run(
+      WRITE,
+      [
+        redis.key(EXPIRIES),
+        redis.key(CHANGES),
+        redis.key(CHANGE_COUNT),
+        ...[...names].flatMap((name) => [recordsOf(name), orderOf(name)]),
+      ],
+      [
+        String(clock.now()),
+        recordsOf(""),
+        orderOf(""),
+        `${nameOf(instance)}.${++writes}`,
+        String(changesKeptMax),
+        ...changes.flatMap((change) => [
+          nameOf(change.table),
+          change.key,
+          expectationOf(change),
+          storedOf(change),
+        ]),
+      ],
+    );
+    return made === 1;
+  }
+
+  return {
+    async get(table, key) {
+      const records = recordsOf(nameOf(table));
+      return liveValue(await redis.call(records, ["HGET", records, key]), clock.now());
+    },
+    put: async (table, key, value, lifetime) =>
+      void await write([{ table, key, value, ...(lifetime && { lifetime }) }]),
+    create: (table, key, value, lifetime) =>
+      write([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }]),
+    write,
+    delete: (table, key) => write([{ table, key, value: undefined, expects: "something" }]),
+    async list(table, { after, limit }) {
+      const keys = [recordsOf(nameOf(table)), orderOf(nameOf(table))];
+      const found: StoredRecord[] = [];
+      let start = after === undefined ? "-" : `(${after}`;
+      // As few as are asked for; where some of them have expired, as many as one call may look at.
+      let count = Math.min(limit, PAGE_MAX);
+      while (found.length < limit) {
+        const page = readPage(await redis.run(LIST, keys, [start, String(count)]));
+        for (const { key, stored } of page) {
+          const value = liveValue(stored, clock.now());
+          if (value !== undefined && found.length < limit) found.push({ key, value });
+        }
+        if (page.length < count) break;
+        start = `(${page.at(-1)?.key}`;
+        count = PAGE_MAX;
+      }
+      return found;
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/** The table and the key of an entry of CHANGES. */
+export function parseChange(entry: RedisReply | undefined): { readonly table: string; readonly key: string } {
+  const [, name, key] = /^[^:]*:([^:]*):(.+)$/s.exec(textOf(entry)) ?? [];
+  if (name === undefined || key === undefined) throw notOurs();
+  return { table: decodeURIComponent(name), key };
+}
+
+/** A table's name without colons, so that one ends it. */
+function nameOf(table: string): string {
+  return encodeURIComponent(table);
+}
+
+function expectationOf({ expects }: ScriptChange): string | Uint8Array<ArrayBuffer> {
+  if (expects === undefined) return "anything";
+  return typeof expects === "string" ? expects : joined("=", expects);
+}
+
+/** A copy: the caller's bytes may change before they are sent. */
+function storedOf({ value, lifetime }: ScriptChange): string | Uint8Array<ArrayBuffer> {
+  if (value === undefined) return "";
+  const expiresAtMs = lifetime?.expiresAtMs ?? NEVER_MS;
+  if (!Number.isSafeInteger(expiresAtMs)) {
+    throw new Fault("unavailable", `Cannot write the record store: a record is to expire at ${expiresAtMs}`);
+  }
+  return joined(String(Math.max(0, expiresAtMs)).padStart(EXPIRY_DIGITS, "0"), value);
+}
+
+function joined(text: string, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(text.length + bytes.length);
+  all.set(encodeUtf8(text));
+  all.set(bytes, text.length);
+  return all;
+}
+
+/** The value of what is stored; undefined where there is none or it has expired. */
+function liveValue(stored: RedisReply | undefined, nowMs: number): Uint8Array<ArrayBuffer> | undefined {
+  if (stored === null) return undefined;
+  if (!(stored instanceof Uint8Array)) throw notOurs();
+  const digits = textOf(stored.subarray(0, EXPIRY_DIGITS));
+  if (!/^\d{16}$/.test(digits)) throw notOurs();
+  return Number(digits) > nowMs ? new Uint8Array(stored.subarray(EXPIRY_DIGITS)) : undefined;
+}
+
+function readPage(reply: RedisReply): readonly { readonly key: string; readonly stored: RedisReply }[] {
+  const [keys, values] = Array.isArray(reply) ? reply as readonly RedisReply[] : [];
+  if (!Array.isArray(keys) || !Array.isArray(values)) throw notOurs();
+  return keys.map((key, index) => ({ key: textOf(key), stored: values[index] }));
+}
+
+function textOf(bytes: RedisReply | undefined): string {
+  const text = bytes instanceof Uint8Array ? decodeUtf8(bytes) : undefined;
+  if (text?.ok !== true) throw notOurs();
+  return text.value;
+}
+
+function notOurs(): Fault {
+  return new Fault("unavailable", "Cannot read the record store: what Redis holds is not what was written");
+}

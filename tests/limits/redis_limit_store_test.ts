@@ -1,0 +1,250 @@
+// Tests of the limit store in Redis: the contract, and what only a server that many share can do and suffer.
+import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import type { LimitStore } from "../../src/limits/limit_store.ts";
+import { openRedisLimitStore } from "../../src/limits/redis_limit_store.ts";
+import type { Redis } from "../../src/store/redis/redis.ts";
+import { isFault } from "../identity/is_fault.ts";
+import { openRedisUnderTest } from "../store/redis_under_test.ts";
+import { hasRedisServer, type RedisServer, startRedisServer } from "../support/redis_server.ts";
+import { racedCells, raceForLimit } from "./fixtures/take_many.ts";
+import { count, place, rate, tally, testLimitStoreContract } from "./limit_store_contract.ts";
+
+let shared: RedisServer | undefined;
+if (hasRedisServer) {
+  Deno.test.beforeAll(async () => {
+    shared = await startRedisServer();
+  });
+  Deno.test.afterAll(() => shared?.stop());
+}
+
+function sharedServer(): RedisServer {
+  if (shared === undefined) throw new Error("no redis-server was started");
+  return shared;
+}
+
+let prefixes = 0;
+
+// Nobody can move the server's clock; so all that is kept moves into the past instead.
+const MOVE_BACK = {
+  lua: `
+    local ms = tonumber(ARGV[2])
+    for _, key in ipairs(redis.call("KEYS", ARGV[1])) do
+      local kind = redis.call("TYPE", key).ok
+      if kind == "zset" then
+        local kept = redis.call("ZRANGE", key, 0, -1, "WITHSCORES")
+        for i = 1, #kept, 2 do redis.call("ZADD", key, string.format("%.0f", kept[i + 1] - ms), kept[i]) end
+      elseif kind == "string" then
+        local kept = redis.call("GET", key)
+        local before, at = string.match(kept, "^(.-)(%d+)$")
+        if at then redis.call("SET", key, before .. string.format("%.0f", at - ms), "KEEPTTL") end
+      end
+      local px = redis.call("PTTL", key)
+      if px < 0 then error("a key without an end: " .. key) end
+      redis.call("PEXPIRE", key, string.format("%.0f", px - ms))
+    end
+    return 1
+  `,
+};
+
+testLimitStoreContract("Redis limit store", async () => {
+  const prefix = `contract-${prefixes++}`;
+  const redis = await openRedisUnderTest(sharedServer(), prefix);
+  return {
+    store: openRedisLimitStore(redis),
+    async advance(ms) {
+      await redis.run(MOVE_BACK, [], [`{${prefix}}:*`, `${ms}`]);
+    },
+    dispose: () => redis.close(),
+  };
+}, { ignore: !hasRedisServer, realTime: true, propertyRuns: 50 });
+
+/** A test on an empty prefix of a server. */
+function redisTest(
+  criterion: string,
+  run: (world: { server: RedisServer; redis: Redis; prefix: string; store: LimitStore }) => Promise<void>,
+  isOwnServer = false,
+): void {
+  Deno.test({
+    name: `Redis limit store: ${criterion}`,
+    ignore: !hasRedisServer,
+    async fn() {
+      const server = isOwnServer ? await startRedisServer() : sharedServer();
+      const prefix = `test-${prefixes++}`;
+      try {
+        const redis = await openRedisUnderTest(server, prefix);
+        try {
+          await run({ server, redis, prefix, store: openRedisLimitStore(redis) });
+        } finally {
+          await redis.close();
+        }
+      } finally {
+        if (isOwnServer) await server.stop();
+      }
+    },
+  });
+}
+
+redisTest(
+  "of 4 instances with 1,000 requests each exactly 500 pass, and refused ones drain nothing",
+  async (world) => {
+    const { server, prefix, store } = world;
+    const taken = await raceForLimit(["redis", server.url, prefix], "rate", 4, new Array(1000).fill(1));
+    deepStrictEqual(taken, { requests: 500, amount: 500 });
+    deepStrictEqual([...await store.sums("month")], [["raced", 500]]);
+    const looked = await store.take(null, racedCells("rate", 0));
+    deepStrictEqual(looked.map(({ remaining }) => remaining), [999_500, 0]);
+  },
+);
+
+redisTest(
+  "4 instances use up a budget to the last unit and never go past it",
+  async ({ server, prefix, store }) => {
+    const amounts = Array.from({ length: 1000 }, (_, index) => index % 7 + 1);
+    strictEqual((await raceForLimit(["redis", server.url, prefix], "count", 4, amounts)).amount, 500);
+    deepStrictEqual([...await store.sums("month")], [["raced", 500]]);
+    const looked = await store.take(null, racedCells("count", 0));
+    deepStrictEqual(looked.map(({ remaining }) => remaining), [0, 999_500]);
+  },
+);
+
+redisTest("a decision is one call, also of many cells", async ({ redis }) => {
+  const calls: string[] = [];
+  const store = openRedisLimitStore({
+    ...redis,
+    run(...words) {
+      calls.push("run");
+      return redis.run(...words);
+    },
+    call(...words) {
+      calls.push("call");
+      return redis.call(...words);
+    },
+  });
+  const cells = [rate("a", 5), rate("b", 5), count("a", 5), count("a", 5, 2, "month"), place("a", 5)];
+  await store.take("hold", cells);
+  await store.settle("hold", cells.map((cell) => ({ cell, used: 2 })), [tally("a", 1), tally("b", 1)]);
+  deepStrictEqual(calls, ["run", "run"]);
+});
+
+redisTest("every key has an end", async ({ server, prefix, store }) => {
+  const cells = [rate("a", 5), count("a", 5), place("a", 5)];
+  await store.take("open", cells);
+  await store.take("settled", cells);
+  await store.settle("settled", cells.map((cell) => ({ cell, used: 2 })), [tally("a", 1)]);
+  await store.settle("unknown", [], [tally("a", 1)]);
+  const keys = (await server.cli("--scan", "--pattern", `{${prefix}}:*`)).split("\n");
+  deepStrictEqual(keys.map((key) => key.slice(key.indexOf(":") + 1)).sort(), [
+    ...["book:day", "book:used", "hold:open", "hold:settled", "hold:unknown", "place:a", "rate:a"],
+  ]);
+  for (const key of keys) ok(Number(await server.cli("PTTL", key)) > 0, key);
+});
+
+redisTest("scripts that Redis forgets in the midst of it are sent again", async ({ server, store }) => {
+  let allowed = 0;
+  for (let request = 0; request < 20; request++) {
+    if (request % 3 === 0) await server.cli("SCRIPT", "FLUSH");
+    if ((await store.take(`hold${request}`, [count("a", 10)]))[0]?.allowed) allowed++;
+    if (request % 3 === 1) await server.cli("SCRIPT", "FLUSH");
+    await store.settle(`hold${request}`, [], [tally("a", 1)]);
+  }
+  strictEqual(allowed, 10);
+  deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")]], [[["a", 10]], [["a", 20]]]);
+});
+
+redisTest("keys that end at any moment disturb no decision", async ({ store }) => {
+  const cells = [
+    rate("a", 1, 1, 1),
+    count("a", 1, 1, "book", 1),
+    place("a", 1, 1),
+    rate("large", 1_000_000, 1_000_000, 2),
+  ];
+  let allowed = 0;
+  for (let request = 0; request < 300; request++) {
+    const decisions = await store.take(`hold${request}`, cells);
+    if (decisions.every((decision) => decision.allowed)) allowed++;
+    await store.settle(`hold${request}`, cells.map((cell) => ({ cell, used: request % 3 })), [
+      tally("t", 1, "tallies", 1),
+    ]);
+    ok(
+      [undefined, 1].includes((await store.sums("tallies")).get("t")) ||
+        (await store.sums("tallies")).size <= 1,
+    );
+  }
+  ok(allowed > 0);
+});
+
+redisTest(
+  "a rate's key ends when it has drained, so an unused limit takes no room",
+  async ({ server, prefix, store }) => {
+    await store.take(null, [rate("a", 1000, 1, 1000)]);
+    for (let tries = 0; tries < 500; tries++) {
+      if (await server.cli("EXISTS", `{${prefix}}:rate:a`) === "0") return;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    throw new Error("the key is still there");
+  },
+);
+
+redisTest("large numbers are kept in digits", async ({ server, prefix, store }) => {
+  await store.take("hold", [count("a", 2 ** 53 - 1, 10 ** 15), rate("a", 10 ** 10, 10 ** 10 - 1, 900_000)]);
+  strictEqual(await server.cli("HGET", `{${prefix}}:book:day`, "a"), "1000000000000000");
+  match(await server.cli("GET", `{${prefix}}:rate:a`), /^8999999999100000 \d{13}$/);
+  const [look] = await store.take(null, [rate("a", 10 ** 10, 2, 900_000)]);
+  strictEqual(typeof look?.allowed, "boolean");
+});
+
+redisTest("a key of another form is a failure, and nothing is taken", async ({ redis, store }) => {
+  const key = redis.key("rate:broken");
+  for (const form of [["SET", key, "no level"], ["DEL", key], ["LPUSH", key, "x"]]) {
+    await redis.call(key, form);
+    if (form[0] !== "DEL") {
+      await rejects(
+        async () => await store.take("hold", [rate("a", 5), rate("broken", 5)]),
+        isFault("unavailable"),
+      );
+    }
+  }
+  deepStrictEqual((await store.take("hold", [rate("a", 5)]))[0]?.remaining, 4);
+});
+
+redisTest("closing it leaves Redis to others", async ({ redis, store }) => {
+  await store.close();
+  strictEqual(await redis.call(redis.key("x"), ["SET", redis.key("x"), "1", "PX", "1000"]) === null, false);
+});
+
+redisTest("out of memory it takes nothing, and what was taken can be settled", async ({ server, store }) => {
+  const cells = [rate("a", 5, 2), count("a", 5, 2), place("a", 1)];
+  await store.take("hold", cells);
+  await server.cli("CONFIG", "SET", "maxmemory", "1");
+  for (const cell of [rate("b", 5), count("b", 5), place("b", 5)]) {
+    await rejects(async () => await store.take("late", [cell]), isFault("unavailable"));
+    await rejects(async () => await store.take(null, [cell]), isFault("unavailable"));
+  }
+  await store.settle("hold", cells.map((cell) => ({ cell, used: 1 })), [tally("t", 1)]);
+  await server.cli("CONFIG", "SET", "maxmemory", "0");
+  deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")]], [[["a", 1]], [["t", 1]]]);
+  deepStrictEqual(
+    (await store.take("late", [rate("a", 5), place("a", 1), rate("b", 5), place("b", 5)])).map(
+      ({ remaining }) => remaining,
+    ),
+    [3, 0, 4, 4],
+  );
+}, true);
+
+redisTest("made read-only it takes and settles nothing", async ({ server, redis, prefix, store }) => {
+  const cells = [rate("a", 5, 2), count("a", 5, 2), place("a", 1)];
+  await store.take("hold", cells);
+  await server.cli("REPLICAOF", "127.0.0.1", "1");
+  await rejects(async () => await store.take("late", [rate("a", 5)]), isFault("unavailable"));
+  await rejects(async () => await store.settle("hold", [], [tally("t", 1)]), isFault("unavailable"));
+  await server.cli("REPLICAOF", "NO", "ONE");
+  await redis.close();
+  const again = await openRedisUnderTest(server, prefix);
+  try {
+    const later = openRedisLimitStore(again);
+    await later.settle("hold", cells.map((cell) => ({ cell, used: 0 })), [tally("t", 1)]);
+    deepStrictEqual([[...await later.sums("day")], [...await later.sums("used")]], [[], [["t", 1]]]);
+  } finally {
+    await again.close();
+  }
+}, true);
