@@ -5,7 +5,7 @@ import { structured, teamName } from "./structured_settings.ts";
 const requests = z.int().min(1).max(1_000_000_000).optional();
 const tokens = z.int().min(1).max(1_000_000_000_000).optional();
 /** In the currency of the prices; kept in billionths of it. */
-const cost = z.number().gt(0).max(1_000_000).optional();
+const cost = z.number().min(1e-6).max(1_000_000).optional();
 const name = z.string().regex(
   /^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/,
   "is no name (lower-case letters, digits and -)",

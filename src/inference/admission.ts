@@ -61,6 +61,8 @@ const OUTPUT_TOKENS_ASSUMED = 4096;
 /** Our count of the input is an estimate (`count_tokens.ts` has its errors). */
 const INPUT_MARGIN = 1.25;
 const INPUT_TOKENS_MORE = 16;
+const ONE_REQUEST: UsedAmounts = { ...NO_USE, requests: 1 };
+
 /** A place is given back by its taker at the deadline at the latest; if that one died, so long after it. */
 const PLACE_GRACE_MS = 60_000;
 
@@ -81,10 +83,10 @@ export function openAdmission(options: {
       const { principal } = context;
       const work = workOf(context, model);
       const applying = policies.filter((policy) => applies(policy, work));
-      const bound = applying.some(({ countsTokens }) => countsTokens)
-        ? boundFor(asked, model)
-        : <Request extends TaskRequest>(request: Request) => request;
-      const reserved = applying.length === 0 ? NO_USE : reservedFor(bound(asked), model);
+      // To count the tokens of a long input costs; where no limit asks for them nobody does.
+      const countsTokens = applying.some((policy) => policy.countsTokens);
+      const bound = countsTokens ? boundFor(asked, model) : asItIs;
+      const reserved = countsTokens ? reservedFor(bound(asked), model) : ONE_REQUEST;
       const heldMs = Math.max(1, Math.ceil(context.deadlineMs - clock.monotonic())) + PLACE_GRACE_MS;
       const limits = [
         ...ownLimits(work.user, options.userRate, options.placesPerUser, heldMs),
@@ -213,4 +215,8 @@ function roomForOutput(request: ChatRequest | CompletionRequest, { limits }: Ser
     ? inputTokensOf(request)
     : Math.max(...request.prompts.map(countTokens));
   return Math.max(1, limits.contextTokensMax - withMargin(inputTokens));
+}
+
+function asItIs<Request extends TaskRequest>(request: Request): Request {
+  return request;
 }

@@ -117,7 +117,7 @@ export function costOf(
   // A price a million tokens is a thousand times as many billionths a token.
   const cost = (inputTokens * prices.inputPerMillion + outputTokens * prices.outputPerMillion) * 1000;
   // Binary fractions: 3 × 0.1 is a little more than 0.3, and no reason to round up.
-  return Math.ceil(Number(cost.toPrecision(15)));
+  return Math.min(Number.MAX_SAFE_INTEGER, Math.ceil(Number(cost.toPrecision(15))));
 }
 
 /** The amounts that policies count. */

@@ -15,7 +15,8 @@ export function addLimitFields(
   const tightest = tightestOf(views, (view) => view.limit.unit !== "places" || !view.decision.allowed);
   if (tightest === undefined) return;
   const { limit: { name, cell, unit, windowSeconds }, decision } = tightest;
-  const scale = unit === "cost" ? COST_SCALE : 1;
+  // Whole numbers (RFC 9651 §3.3.1): of money, millionths.
+  const scale = unit === "cost" ? COST_SCALE / 1e6 : 1;
   const window = windowSeconds === 0 ? "" : `;w=${windowSeconds}`;
   headers["RateLimit-Policy"] = `"${name}";q=${Math.floor(cell.quota / scale)}${window}`;
   headers["RateLimit"] = `"${name}";r=${Math.floor(decision.remaining / scale)};t=${

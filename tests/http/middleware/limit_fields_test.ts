@@ -61,12 +61,12 @@ Deno.test("the last one that is allowed says that none is left and until when, n
   strictEqual(RateLimit, '"free";r=0;t=60');
 });
 
-Deno.test("a month's window is as long as that month; money is told in whole units of the currency", () => {
+Deno.test("a month's window is as long as that month; money is told in millionths of the currency", () => {
   deepStrictEqual(
     fields([view({ costPerMonth: 20 }, { remaining: 7_900_000_000, resetAfterMs: 86_400_000 })]),
     {
-      "RateLimit-Policy": `"free";q=20;w=${30 * 86_400}`,
-      "RateLimit": '"free";r=7;t=86400',
+      "RateLimit-Policy": `"free";q=20000000;w=${30 * 86_400}`,
+      "RateLimit": '"free";r=7900000;t=86400',
     },
   );
 });
@@ -96,11 +96,11 @@ Deno.test("where all allow, the one with the smallest part left is told; where s
   strictEqual(nameOf(long, short), "long");
 });
 
-Deno.test("the largest quotas, sums that are no whole units, and a wait without an end are valid fields", () => {
+Deno.test("the largest quotas, sums below one unit of the currency, and a wait without an end are valid fields", () => {
   const largest = view({ tokensPerMonth: 1_000_000_000_000 }, { remaining: 999_999_999_999 });
   deepStrictEqual(parseField(fields([largest])["RateLimit-Policy"]), ["free", { q: 1e12, w: 2_592_000 }]);
   const cheap = view({ costPerDay: 0.5 }, { remaining: 200_000_000 });
-  deepStrictEqual(parseField(fields([cheap]).RateLimit), ["free", { r: 0, t: 10 }]);
+  deepStrictEqual(parseField(fields([cheap]).RateLimit), ["free", { r: 200_000, t: 10 }]);
   const never = view({ tokensPerMinute: 5 }, { allowed: false, remaining: 5, retryAfterMs: Infinity });
   deepStrictEqual(parseField(fields([never]).RateLimit), ["free", { r: 5, t: 999_999_999_999_999 }]);
 });
