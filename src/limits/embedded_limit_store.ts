@@ -38,6 +38,7 @@ export function openEmbeddedLimitStore(memory: LocalLimitStore, sqlite: LocalLim
     if (waiting + tallies.length > GATHERED_MAX) write();
     gathered ??= { id: crypto.randomUUID(), books: new Set(), tallies: new Map() };
     for (const tally of tallies) {
+      if (tally.amount === 0) continue;
       const key = JSON.stringify([tally.book, tally.key]);
       const before = gathered.tallies.get(key);
       gathered.books.add(tally.book);

@@ -87,9 +87,10 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
     prepare(
       `DELETE FROM places WHERE (key, hold) IN (SELECT key, hold FROM places WHERE ends_at_ms <= ? LIMIT ${SWEPT_MAX})`,
     ),
+    // CROSS: books come first, which are few; SQLite would look through all sums.
     prepare(
       `DELETE FROM sums WHERE (book, key) IN
-        (SELECT book, key FROM books JOIN sums USING (book) WHERE ends_at_ms <= ? LIMIT ${SWEPT_MAX})`,
+        (SELECT book, key FROM books CROSS JOIN sums USING (book) WHERE ends_at_ms <= ? LIMIT ${SWEPT_MAX})`,
     ),
     prepare(
       "DELETE FROM books WHERE ends_at_ms <= ? AND NOT EXISTS (SELECT 1 FROM sums WHERE sums.book = books.book)",

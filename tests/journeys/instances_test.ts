@@ -6,6 +6,7 @@ import { decodeProtectedHeader } from "jose";
 import { makeForeignKey } from "../identity/foreign_key.ts";
 import { forgeToken } from "../identity/forge_token.ts";
 import { answerChat, MODEL, PUBLIC_URL, whenTold, withInstances } from "../support/instances.ts";
+import { OPERATIONS, redisRulesIn } from "../support/operations_document.ts";
 import { hasRedisServer, type RedisServer } from "../support/redis_server.ts";
 import { ADMIN_PASSWORD, type ServerUnderTest } from "../support/server_under_test.ts";
 import {
@@ -122,6 +123,7 @@ Deno.test({
         PORTCULLIS_BANS: JSON.stringify({ credentials: { count: CREDENTIALS_COUNT, seconds: 300 } }),
       },
       redisArgs: ["--rdbcompression", "no"],
+      redisRules: redisRulesIn(OPERATIONS),
     }, async ({ servers, redis, upstream, stop }) => {
       const [first, second, third, fourth] = servers as [
         ServerUnderTest,

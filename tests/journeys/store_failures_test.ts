@@ -2,6 +2,7 @@
 // it recovers by itself with exact books. docs/operations.md has the table of it, which is held against what is measured here.
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { answerChat, MODEL, whenTold, withInstances } from "../support/instances.ts";
+import { OPERATIONS, tableBelow } from "../support/operations_document.ts";
 import { hasRedisServer, type RedisServer } from "../support/redis_server.ts";
 import { freePort, type ServerUnderTest } from "../support/server_under_test.ts";
 import {
@@ -89,15 +90,10 @@ function boundedCalls(server: ServerUnderTest, credential?: string): Call {
 
 /** Events of a server's log other than requests, from a place of its output on, each once; with the state that they tell. */
 function eventsSince(server: ServerUnderTest, from: number): readonly string[] {
-  const events = server.output().slice(from).split("\n").filter((line) =>
-    line.startsWith("{") && line.endsWith("}")
-  )
-    .map((line) => JSON.parse(line)).filter(({ event }) => event !== "request");
-  return [
-    ...new Set(
-      events.map(({ event, state }) => state === undefined ? `\`${event}\`` : `\`${event}\` ${state}`),
-    ),
-  ];
+  const lines = server.output().slice(from).split("\n").filter((line) => /^\{.*\}$/.test(line));
+  const events = lines.map((line) => JSON.parse(line)).filter(({ event }) => event !== "request")
+    .map(({ event, state }) => `\`${event}\`${state === undefined ? "" : ` ${state}`}`);
+  return [...new Set(events)].sort();
 }
 
 Deno.test({
@@ -113,7 +109,7 @@ Deno.test({
       ],
       variables: { PORTCULLIS_LIMITS: JSON.stringify(LIMITS), PORTCULLIS_DEGRADED_PERCENT: "25" },
       persistent: true,
-    }, async ({ servers, redis, upstream, stop }) => {
+    }, async ({ servers, redis, upstream, stop, failToStart }) => {
       const [patient, strict] = servers as [ServerUnderTest, ServerUnderTest];
       upstream.plays(answerChat(INPUT_TOKENS, OUTPUT_TOKENS));
       const admin = boundedCalls(patient, (await signIn(patient)).access_token);
@@ -210,9 +206,12 @@ Deno.test({
           note("`GET /readyz`, later", (await nobody(strict)("GET", "/readyz")).status);
           strictEqual((await bannedOn(strict)).status, 403);
           strictEqual((await nobody(strict)("GET", "/healthz")).status, 200);
-          const said = servers.map((server, at) => eventsSince(server, logged[at] ?? 0));
-          deepStrictEqual(said[1]?.toSorted(), said[0]?.toSorted());
-          note("the log, when it begins", said[0]?.toSorted().join(", ") ?? "");
+          const [said, saidThere] = servers.map((server, at) => eventsSince(server, logged[at] ?? 0));
+          deepStrictEqual(saidThere, said);
+          note("the log, when it begins", said?.join(", ") ?? "");
+          const started = await failToStart();
+          match(started.said, /Cannot start: Cannot (?:use Redis|[a-z ]+: .*Redis)/);
+          note("a server that starts", `exits with ${started.code}`);
 
           const endedAt = servers.map((server) => server.output().length);
           await end(redis);
@@ -236,19 +235,49 @@ Deno.test({
                 JSON.stringify(sums) && body.limits.every(({ used }: { used: number }) => used === tokens);
             for (const server of servers) await until(() => each.on(server)("GET", "/v1/usage"), isSettled);
           }
-          // Again by one count for both: whoever used the rate up on one has nothing left on the other.
-          const after = servers.map((server, at) => eventsSince(server, endedAt[at] ?? 0));
-          deepStrictEqual(after[1]?.toSorted(), after[0]?.toSorted());
-          note("the log, when it is over", after[0]?.toSorted().join(", ") ?? "");
+          const after = () => servers.map((server, at) => eventsSince(server, endedAt[at] ?? 0));
+          for (let tries = 0; !after().every((events) => events.includes("`limits.recovered`")); tries++) {
+            ok(tries < 100, "the limits do not recover");
+            await pause(100);
+          }
+          const [here, there] = after();
+          deepStrictEqual(here, there);
+          note("the log, when it is over", here?.join(", ") ?? "");
         });
       }
+      await test.step("a server that is stopped meanwhile says what it gives up; it stays reserved", async () => {
+        const { access_token: token } = await signIn(strict, "budgeted-killed", PASSWORD);
+        const budgetOf = async () =>
+          (await expectStatus(boundedCalls(strict, token)("GET", "/v1/usage"), 200)).limits[0].used;
+        const used = await budgetOf();
+        const held = whenTold(answerChat(INPUT_TOKENS, OUTPUT_TOKENS));
+        const before = upstream.requests.length;
+        upstream.plays(held.script);
+        const underWay = chat(boundedCalls(patient, token));
+        await upstream.request(before);
+        const reserved = await budgetOf() - used;
+        ok(reserved > INPUT_TOKENS + OUTPUT_TOKENS);
+        await redis.kill();
+        held.tell();
+        await expectStatus(underWay, 200);
+        strictEqual((await stop(0)).code, 0);
+        match(patient.output(), /"event":"limits\.settlements_dropped","settlements":1\}/);
+        await redis.restart();
+        await until(() => boundedCalls(strict)("GET", "/readyz"), ({ status }) => status === 200);
+        strictEqual(await budgetOf(), used + reserved);
+      });
       for (const [index, server] of servers.entries()) {
         strictEqual((await stop(index)).code, 0);
         await requireIntactTrail(server.dataDir);
         ok(!server.output().includes('"status":500'), server.output());
       }
     });
-    // deno-lint-ignore no-console
-    console.log(JSON.stringify(measured, null, 1));
+    const [columns, ...rows] = tableBelow("When Redis fails", OPERATIONS);
+    deepStrictEqual(columns, ["", ...Object.keys(FAILURES)]);
+    const written = rows.map(([row = "", ...cells]) => [
+      row,
+      Object.fromEntries(cells.map((cell, at) => [columns?.[at + 1] ?? "", cell])),
+    ]);
+    deepStrictEqual(measured, Object.fromEntries(written));
   },
 });
