@@ -28,8 +28,6 @@ interface Refusal {
 /** All moments are of `Clock.monotonic()`. */
 export class RefusedRates {
   readonly #refusals = new RecentMap<Refusal>(KEYS_MAX);
-  /** From then on nothing is believed any more: mostly nobody was refused, and nothing is looked up. */
-  #believedUntilMs = -Infinity;
   /** Of all: mostly nobody was refused for a second, and nothing has to be looked up. */
   #believedUntilMs = -Infinity;
 
@@ -38,7 +36,6 @@ export class RefusedRates {
    * they were unused.
    */
   answer(cells: readonly GuardedCell[], nowMs: number): readonly LimitDecision[] | undefined {
-    if (nowMs >= this.#believedUntilMs) return undefined;
     if (nowMs >= this.#believedUntilMs) return undefined;
     for (const guarded of cells) {
       if (this.#refusalOf(guarded, nowMs) === undefined) continue;
