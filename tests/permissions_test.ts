@@ -1,5 +1,7 @@
 // Permissions: the table is true, and the server's set is minimal.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { permissionFlags } from "../src/cli/permission_flags.ts";
+import { parseConfig } from "../src/config/config.ts";
 import { PROXY_VARIABLES } from "../src/config/environment.ts";
 import { goodCalls, openObjects, prepare } from "./http/good_calls.ts";
 import {
@@ -147,6 +149,35 @@ Deno.test("the server asks for nothing outside its grants, and for each of its g
   deepStrictEqual(unused, [], "granted and never asked for");
   ok(asks.length > 20);
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a Redis adds its hosts, those that it may point to and the file of its authorities, and nothing else", () => {
+  const grantsOf = (variables: Record<string, string>): readonly string[] => {
+    const parsed = parseConfig({ variables, file: undefined, cores: 2, storeExists: () => true });
+    ok(parsed.ok, JSON.stringify(parsed));
+    return permissionFlags(parsed.config, []).flatMap((flag) => {
+      const [name, values] = flag.split("=");
+      return values === undefined ? [flag] : values.split(",").map((value) => `${name}=${value}`);
+    });
+  };
+  const without = grantsOf({});
+  const added = (variables: Record<string, string>): readonly string[] =>
+    grantsOf(variables).filter((grant) => !without.includes(grant));
+  deepStrictEqual(added({ PORTCULLIS_REDIS_URL: "redis://127.0.0.1/3" }), ["--allow-net=127.0.0.1:6379"]);
+  deepStrictEqual(
+    added({
+      PORTCULLIS_REDIS_URL: "rediss+sentinel://:word@one.example,[fd00::2]:26380/main",
+      PORTCULLIS_REDIS_HOSTS: "10.0.0.7:6379,10.0.0.8:6379",
+      PORTCULLIS_REDIS_CA_FILE: "/etc/redis/ca.pem",
+    }),
+    [
+      "--allow-net=one.example:26379",
+      "--allow-net=[fd00::2]:26380",
+      "--allow-net=10.0.0.7:6379",
+      "--allow-net=10.0.0.8:6379",
+      "--allow-read=/etc/redis/ca.pem",
+    ],
+  );
 });
 
 const CHAT_ANSWER = answerJson({
