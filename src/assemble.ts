@@ -165,7 +165,8 @@ async function openParts(
     atOnceMax: config.inferencesAtOnceMax,
     lowPriorityRoles: config.lowPriorityRoles,
     underWay: () => runInference.underWay(),
-    clock,
+    // The event loop lags by the machine's clock, whatever time it is for everything else.
+    clock: systemClock,
     log,
   });
   opened.push(() => pressure.close());
