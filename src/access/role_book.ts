@@ -1,8 +1,10 @@
 // Role book: every role there is, built-in and custom. Known in memory, for it is asked at every request; kept in the store.
 import type { JsonValue } from "../encoding/canonical_json.ts";
+import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { Fault } from "../faults/fault.ts";
+import type { ChangeFeed } from "../store/change_feed.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
-import { everyRecord, type SealedTable } from "../vault/sealed_store.ts";
+import { everyRecord, type SealedRecord, type SealedTable } from "../vault/sealed_store.ts";
 import { formatGrant, type Grant, parseGrant } from "./grant.ts";
 import { BUILT_IN_ROLES, OWN_GRANTS, type Role } from "./role.ts";
 
@@ -43,12 +45,25 @@ interface KeptRole {
 /** Custom roles of one team, so that no team fills the memory of all. */
 const ROLES_PER_TEAM_MAX = 1000;
 
-/** Opens the book over its sealed table. */
-export async function openRoleBook(store: RecordStore, table: SealedTable): Promise<RoleBook> {
-  const custom = new Map<string, KeptRole>();
-  for await (const { key, value, version } of everyRecord(table)) {
-    custom.set(key, { role: parseRole(value), version });
-  }
+const TABLE = "roles";
+/** By each name something new whenever a team makes a role of it: plain, and nothing is read from it. */
+const NAMES_TABLE = "role_names";
+const MARK_BYTES = 16;
+
+/**
+ * Opens the book over its sealed table.
+ *
+ * @param table `roles`
+ * @param feed tells of roles that others change
+ */
+export async function openRoleBook(
+  store: RecordStore,
+  table: SealedTable,
+  feed: Pick<ChangeFeed, "follow">,
+): Promise<RoleBook> {
+  let custom: ReadonlyMap<string, KeptRole> = new Map();
+  // What was read before a change must not be kept after it.
+  let changes = 0;
   // By the very list of names that an account has at hand: it is the same one at each of its requests.
   let resolved = new WeakMap<
     readonly string[],
@@ -62,10 +77,55 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
     return BUILT_IN_ROLES.get(name) ?? custom.get(keyOf(null, name))?.role ??
       (team === null ? undefined : custom.get(keyOf(team, name))?.role);
   }
-  function keep(key: string, kept: KeptRole | undefined): void {
-    if (kept === undefined) custom.delete(key);
-    else custom.set(key, kept);
+  function keepAll(roles: ReadonlyMap<string, KeptRole>): void {
+    changes++;
+    custom = roles;
     resolved = new WeakMap();
+  }
+  function keep(key: string, kept: KeptRole | undefined): void {
+    const roles = new Map(custom);
+    if (kept === undefined) roles.delete(key);
+    else roles.set(key, kept);
+    keepAll(roles);
+  }
+  /** The same object while the record is the same: whoever found the role before may go on to change it. */
+  function keptOf({ key, value, version }: SealedRecord): KeptRole {
+    const known = custom.get(key);
+    return known !== undefined && constantTimeEqual(known.version, version)
+      ? known
+      : { role: parseRole(value), version };
+  }
+  async function reload(key: string): Promise<void> {
+    for (;;) {
+      const before = changes;
+      const record = await table.read(key);
+      if (before === changes) return keep(key, record && keptOf(record));
+    }
+  }
+  async function reloadAll(): Promise<void> {
+    for (;;) {
+      const before = changes;
+      const roles = new Map<string, KeptRole>();
+      for await (const record of everyRecord(table)) roles.set(record.key, keptOf(record));
+      if (before === changes) return keepAll(roles);
+    }
+  }
+  feed.follow(TABLE, (key) => key === undefined ? reloadAll() : reload(key));
+  await reloadAll();
+
+  /**
+   * What is written with a new role, or neither is, so that its name means one thing also where another instance makes a role of it
+   * at the same moment. That of a team finds that there is none for the whole server, and leaves a mark; by that mark one for the
+   * whole server, which cannot look at each team, finds that none came since it looked at all roles.
+   */
+  async function guardsOf(team: string | null, name: string): Promise<readonly RecordChange[]> {
+    const mark = { table: NAMES_TABLE, key: name, value: crypto.getRandomValues(new Uint8Array(MARK_BYTES)) };
+    if (team !== null) {
+      return [mark, { table: TABLE, key: keyOf(null, name), value: undefined, expects: "nothing" }];
+    }
+    const expects = await store.get(NAMES_TABLE, name) ?? "nothing";
+    await reloadAll();
+    return [{ ...mark, expects }];
   }
   async function write(
     { team, name }: Role,
@@ -81,13 +141,15 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
       const change = await table.changeOf(key, next && roleRecord(next), {
         expects: kept?.version ?? "nothing",
       });
+      const before = changes;
       if (!await store.write([change, ...also])) {
         // Another instance was here, or what was to be written with it was changed.
-        const stands = await table.read(key);
-        keep(key, stands && { role: parseRole(stands.value), version: stands.version });
+        await reload(key);
         throw changedMeanwhile(name);
       }
-      keep(key, next && change.value && { role: next, version: change.value });
+      // Where something was changed meanwhile, it may have been this role, by another instance and later.
+      if (before === changes) keep(key, next && change.value && { role: next, version: change.value });
+      else await reload(key);
     } finally {
       underWay.delete(name);
     }
@@ -107,8 +169,9 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
     },
     find,
     list: () => [...BUILT_IN_ROLES.values(), ...customRoles()],
-    async put(role, found, also) {
+    async put(role, found, also = []) {
       const { name, team } = role;
+      const guards = found === undefined ? await guardsOf(team, name) : [];
       const roles = customRoles();
       const isTaken = BUILT_IN_ROLES.has(name) ||
         roles.some((other) =>
@@ -126,7 +189,7 @@ export async function openRoleBook(store: RecordStore, table: SealedTable): Prom
           `Cannot write the role ${name}: a built-in role's grant is none of its own`,
         );
       }
-      await write(role, found, { ...role, builtIn: false }, also);
+      await write(role, found, { ...role, builtIn: false }, [...guards, ...also]);
     },
     remove: (found) => write(found, found, undefined),
   };

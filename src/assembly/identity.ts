@@ -1,6 +1,7 @@
 // Assembly of identity and access: people, programs, their credentials, other issuers, and what roles give.
 import { openRoleBook, type RoleBook } from "../access/role_book.ts";
 import type { Config } from "../config/config.ts";
+import { toFault } from "../faults/fault.ts";
 import { type AccessTokens, LIFETIME_SECONDS_MAX, openAccessTokens } from "../identity/access_token.ts";
 import { type ApiKeys, openApiKeys } from "../identity/api_keys.ts";
 import { type Authenticate, openAuthenticate } from "../identity/authenticate.ts";
@@ -18,6 +19,7 @@ import { openStoredReplayStore } from "../identity/stored_replay_store.ts";
 import { openTeams, type Teams } from "../identity/teams.ts";
 import { openUsers, type Users, userStanding } from "../identity/users.ts";
 import { openLockout } from "../limits/lockout.ts";
+import type { ChangeFeed } from "../store/change_feed.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type SealedTable, sealedTable } from "../vault/sealed_store.ts";
@@ -42,11 +44,13 @@ export interface Identity {
   /** Of clients' assertions. */
   readonly replays: ReplayStore;
   readonly authenticate: Authenticate;
+  /** Tells whether what others changed is known. */
+  readonly feed: ChangeFeed;
 }
 
 /** Opens all of it over the store. */
 export async function openIdentity(
-  { store, keyRing, trail }: Trust,
+  { store, keyRing, trail, feed, redis }: Trust,
   config: Config,
   clock: Clock,
   log: Log,
@@ -54,28 +58,36 @@ export async function openIdentity(
 ): Promise<Identity> {
   const issuer = config.publicUrl;
   const sealed = (table: string): SealedTable => sealedTable(store, keyRing, table);
-  const matter = { store, sealed, keyRing, clock };
+  const matter = { store, sealed, keyRing, clock, feed };
+  const isShared = redis !== undefined;
   const standings = openStandings(async (subject): Promise<Standing | undefined> => {
     const client = subject.startsWith("cli_") ? await clients.read(subject) : undefined;
     return client === undefined
       ? userStanding((await users.read(subject))?.value)
       : clientStanding(client.value);
-  });
+  }, feed);
 
-  const roleBook = await openRoleBook(store, sealed("roles"));
+  const roleBook = await openRoleBook(store, sealed("roles"), feed);
   const teams = await openTeams(matter);
   const users = await openUsers({ ...matter, teams, standings });
   const clients = openClients({ ...matter, teams, standings });
   const apiKeys = openApiKeys(matter);
-  opened.push(() => apiKeys.flush());
-  const revocations = await openRevocations(store, clock);
+  // Whatever cannot be written keeps nothing else from being closed.
+  opened.push(() =>
+    apiKeys.flush().catch((thrown) =>
+      log.write("warn", "keys.uses_not_written", { reason: toFault(thrown).message })
+    )
+  );
+  const revocations = await openRevocations(store, clock, feed);
   const sessions = openSessions({ ...matter, revocations, ttlSeconds: config.sessionTtlSeconds });
-  const signIn = await openSignIn({ ...matter, users, lockout: openLockout(clock) });
+  const signIn = await openSignIn({ ...matter, users, lockout: openLockout(matter) });
 
   const signingKeys = await openSigningKeys({
     store,
     table: sealed("signing_keys"),
     clock,
+    feed,
+    signsAfterMs: isShared ? config.storeStaleMsMax : 0,
     configured: config.signingKey,
     overlapMs: LIFETIME_SECONDS_MAX * 1000,
     recordRotation: (before, next) =>
@@ -108,9 +120,15 @@ export async function openIdentity(
   opened.push(async () => {
     for (const external of externalTokens) await external.close();
   });
-  // A proof's nonce is of this process and ends with it; an assertion has none, and must not work again after a restart.
-  const proofs = openDpopProofs({ publicUrl: issuer, clock, replays: openMemoryReplayStore(clock) });
   const replays = openStoredReplayStore(store);
+  // A proof's nonce is of this process and ends with it, unless instances share it; an assertion has none, and must not work again
+  // after a restart.
+  const proofs = openDpopProofs({
+    publicUrl: issuer,
+    clock,
+    replays: isShared ? replays : openMemoryReplayStore(clock),
+    nonceKey: isShared ? keyRing.keyedHash("dpop_nonce", issuer) : undefined,
+  });
   const authenticate = openAuthenticate({
     accessTokens,
     apiKeys,
@@ -118,6 +136,7 @@ export async function openIdentity(
     revocations,
     standings,
     proofs,
+    feed,
     grantsOf: (team, roles) => roleBook.grantsOf(team, roles),
   });
   return {
@@ -136,5 +155,6 @@ export async function openIdentity(
     proofs,
     replays,
     authenticate,
+    feed,
   };
 }

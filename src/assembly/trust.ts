@@ -40,6 +40,20 @@ export interface Trust extends Matter {
 /** How parts are undone: the last opened first. */
 export type Opened = (() => Promise<void> | void)[];
 
+/** Tables that are read anew whenever they are needed, some of them written at each request: to tell all instances would be noise. */
+const QUIET_TABLES: readonly string[] = [
+  "api_key_uses",
+  "known_networks",
+  "lockout_ceilings",
+  "lockout_pairs",
+  "refresh_tokens",
+  "sessions",
+  "start_lock",
+  "used_assertions",
+  "user_names",
+  "user_sessions",
+];
+
 /** Events that may wait for the disk; each is about 500 bytes. */
 const AUDIT_WAITING_MAX = 10_000;
 
@@ -109,7 +123,7 @@ async function openSharedMatter(
     },
   );
   opened.push(() => redis.close());
-  const store = openRedisRecordStore(redis, clock, newId("ins", clock.now()));
+  const store = openRedisRecordStore(redis, clock, newId("ins", clock.now()), { quietTables: QUIET_TABLES });
   opened.push(() => store.close());
   const feed = await openRedisChangeFeed({
     redis,
@@ -118,5 +132,11 @@ async function openSharedMatter(
     onFault: (fault) => log.write("debug", "redis.changes_not_read", { reason: fault.message }),
   });
   opened.push(() => feed.close());
-  return { store, feed, redis, alone: (act) => withStartLock(store, clock, act) };
+  const follow: ChangeFeed["follow"] = (table, follower) => {
+    if (QUIET_TABLES.includes(table)) {
+      throw new Fault("internal", `Cannot follow the table ${table}: nobody is told of it`);
+    }
+    feed.follow(table, follower);
+  };
+  return { store, feed: { ...feed, follow }, redis, alone: (act) => withStartLock(store, clock, act) };
 }

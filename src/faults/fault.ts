@@ -63,6 +63,8 @@ export interface FaultDetails {
   readonly scheme?: "Bearer" | "DPoP";
   /** For 403: the action that is missing, in the words of RFC 6750 §3.1. */
   readonly scopeNeeded?: string;
+  /** For `unavailable`: nothing was asked of whoever is out of reach, so nothing of it has happened, nor will. */
+  readonly notSent?: true;
   /** For 405: the methods that work here. */
   readonly allow?: readonly string[];
   /** The error underneath; it goes to the log only. */

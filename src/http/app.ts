@@ -29,7 +29,7 @@ import type { Challenge } from "./challenge.ts";
 import { type Exchange, principalOf } from "./exchange.ts";
 import { type BodyBudget, openBodyBudget } from "./middleware/body_budget.ts";
 import type { BodyBounds } from "./middleware/body_pieces.ts";
-import { type BanWatch } from "./middleware/ban_watch.ts";
+import type { BanWatch } from "./middleware/ban_watch.ts";
 import { clientAddress } from "./middleware/client_address.ts";
 import { isGuessedCredential } from "./middleware/guessed_credential.ts";
 import { addLimitFields } from "./middleware/limit_fields.ts";

@@ -2,6 +2,7 @@
 import { newId } from "../encoding/ids.ts";
 import { Fault } from "../faults/fault.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
+import type { ChangeFeed } from "../store/change_feed.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import type { KeyRing } from "../vault/key_ring.ts";
@@ -77,6 +78,7 @@ export function apiKeyIdIn(text: string): string {
   return text.slice(0, ID_CHARACTERS);
 }
 
+const TABLE = "api_keys";
 const ID_CHARACTERS = 30;
 const KEY_ID = /^pck_[0-9a-hjkmnp-tv-z]{26}$/;
 const KEY_TEXT = new RegExp(`^pck_[0-9a-hjkmnp-tv-z]{26}_${SECRET_PATTERN}$`);
@@ -98,6 +100,7 @@ interface KnownKey {
 /**
  * Opens the keys.
  *
+ * @param options.feed tells of keys that others change
  * @param options.knownMax of so many keys the record is kept at hand
  */
 export function openApiKeys(options: {
@@ -105,10 +108,11 @@ export function openApiKeys(options: {
   readonly sealed: (table: string) => SealedTable;
   readonly keyRing: KeyRing;
   readonly clock: Clock;
+  readonly feed: Pick<ChangeFeed, "follow">;
   readonly knownMax?: number;
 }): ApiKeys {
   const { store, keyRing, clock, knownMax = KNOWN_MAX } = options;
-  const table = options.sealed("api_keys");
+  const table = options.sealed(TABLE);
   /** `OWNER.KEY`: which keys an owner has, and when each was last used. Apart, so that a use is no change of the key. */
   const useTable = options.sealed("api_key_uses");
   const uses = openLastUses({ store, table: useTable, clock, usesMax: knownMax });
@@ -122,6 +126,12 @@ export function openApiKeys(options: {
     known.delete(id);
     unknownUntilMs.delete(id);
   }
+  options.feed.follow(TABLE, (id) => {
+    if (id !== undefined) return forget(id);
+    changes++;
+    known.clear();
+    unknownUntilMs.clear();
+  });
   /** Also after an error, which does not tell whether the change was made. */
   async function write(made: readonly RecordChange[], ids: readonly string[]): Promise<boolean> {
     try {

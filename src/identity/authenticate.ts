@@ -10,6 +10,7 @@ import type { AccessTokens, TokenRefusal, VerifiedToken } from "./access_token.t
 import { API_KEY_PREFIX, apiKeyIdIn, type ApiKeyRefusal, type ApiKeys } from "./api_keys.ts";
 import type { DpopProofs, DpopRefusal } from "./dpop_proof.ts";
 import type { ExternalIdentity, ExternalRefusal, ExternalTokens } from "./oidc/external_tokens.ts";
+import { type CurrentFeed, requireCurrent } from "./require_current.ts";
 import type { Revocations } from "./revocation.ts";
 import { isOverFor, type Standing, type Standings } from "./standings.ts";
 import { parseJws } from "./strict_jws.ts";
@@ -57,7 +58,10 @@ export type Recognition =
     readonly claimed?: string;
   };
 
-/** From what a request brings to a Principal. Throws Fault `unavailable` where an issuer's keys cannot be had. */
+/**
+ * From what a request brings to a Principal. Throws Fault `unavailable` where an issuer's keys cannot be had, or where it is
+ * not known what other instances changed.
+ */
 export type Authenticate = (presented: Presented) => Promise<Recognition>;
 
 /** The ways in, and who knows what becomes of those who come. */
@@ -68,6 +72,7 @@ export interface AuthenticateParts {
   readonly revocations: Revocations;
   readonly standings: Standings;
   readonly proofs: DpopProofs;
+  readonly feed: CurrentFeed;
   /** What roles give in a team. */
   readonly grantsOf: (team: string, roles: readonly string[]) => readonly Grant[];
 }
@@ -81,6 +86,8 @@ export function openAuthenticate(parts: AuthenticateParts): Authenticate {
     if (presented.authorization === null) return no("missing");
     const [, scheme = "", credential] = CREDENTIAL.exec(presented.authorization) ?? [];
     if (credential === undefined) return no("scheme_unknown");
+    // The one place for all that is kept at hand below: revocations, standings, keys and roles.
+    requireCurrent(parts.feed);
     const recognised = credential.startsWith(API_KEY_PREFIX)
       ? await recogniseKey(parts, credential, presented.address)
       : await recogniseToken(parts, credential);

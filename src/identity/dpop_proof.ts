@@ -48,14 +48,22 @@ const CLOCK_LEEWAY_SECONDS = 5;
 const NONCE_WINDOW_MS = 150_000;
 
 /**
- * Opens the verifier. Nonces are of this process, so that a restart makes all older proofs worthless: `replays` may live in memory.
+ * Opens the verifier.
  *
- * @param publicUrl what clients call this server; `htu` is compared with it and never with the Host header, which is the sender's
+ * @param options.publicUrl what clients call this server; `htu` is compared with it and never with the Host header, which is the
+ * sender's
+ * @param options.nonceKey undefined: nonces are of this process, and a restart makes all older proofs worthless, so that `replays`
+ * may live in memory. Given (32 bytes): nonces are of all instances that have it. Then proofs outlive each of them, and `replays`
+ * must be durable and shared; and as instances share the wall clock alone, a proof can live again where that is set back
  */
-export function openDpopProofs(
-  { publicUrl, clock, replays }: { publicUrl: string; clock: Clock; replays: ReplayStore },
-): DpopProofs {
-  const nonces = openNonces(clock);
+export function openDpopProofs(options: {
+  readonly publicUrl: string;
+  readonly clock: Clock;
+  readonly replays: ReplayStore;
+  readonly nonceKey: Uint8Array | undefined;
+}): DpopProofs {
+  const { publicUrl, clock, replays, nonceKey } = options;
+  const nonces = nonceKey === undefined ? ownNonces(clock) : sharedNonces(clock, nonceKey);
   const base = publicUrl.replace(/\/$/, "");
 
   return {
@@ -141,19 +149,31 @@ function isSame(value: JsonValue | undefined, expected: string): boolean {
   return typeof value === "string" && constantTimeEqual(encodeUtf8(value), encodeUtf8(expected));
 }
 
-/**
- * Nonces without memory: a keyed hash of the number of a span of time. The key is of this process and the time cannot
- * go back, so that a proof's life ends even where the wall clock jumps.
- */
-function openNonces(clock: Clock): { current(): string; passes(nonce: JsonValue): boolean } {
-  const key = crypto.getRandomValues(new Uint8Array(32));
-  const windowNow = () => Math.floor(clock.monotonic() / NONCE_WINDOW_MS);
+interface Nonces {
+  current(): string;
+  passes(nonce: JsonValue): boolean;
+}
+
+/** The key is of this process and the time cannot go back, so that a proof's life ends even where the wall clock jumps. */
+function ownNonces(clock: Clock): Nonces {
+  return noncesOf(crypto.getRandomValues(new Uint8Array(32)), () => clock.monotonic(), 0);
+}
+
+/** One instance's nonce passes at another whose clock is a little behind. */
+function sharedNonces(clock: Clock, key: Uint8Array): Nonces {
+  return noncesOf(key, () => clock.now(), CLOCK_LEEWAY_SECONDS * 1000);
+}
+
+/** Nonces without memory: a keyed hash of the number of a span of time. */
+function noncesOf(key: Uint8Array, nowMs: () => number, leewayMs: number): Nonces {
+  const windowAt = (atMs: number) => Math.floor(atMs / NONCE_WINDOW_MS);
   const nonceOf = (window: number) => createHmac("sha256", key).update(`${window}`).digest("base64url");
   return {
-    current: () => nonceOf(windowNow()),
+    current: () => nonceOf(windowAt(nowMs())),
     passes(nonce) {
-      const window = windowNow();
-      return isSame(nonce, nonceOf(window)) || isSame(nonce, nonceOf(window - 1));
+      const atMs = nowMs();
+      const window = windowAt(atMs);
+      return [window, window - 1, windowAt(atMs + leewayMs)].some((each) => isSame(nonce, nonceOf(each)));
     },
   };
 }

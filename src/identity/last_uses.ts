@@ -13,7 +13,7 @@ export interface LastUses {
    * @param expiresAtMs the lifetime of its record
    */
   note(key: string, expiresAtMs: number): void;
-  /** Milliseconds since 1970; null for never. Knows what is not written yet. */
+  /** Milliseconds since 1970; null for never. What another instance noted it knows to the minute, its own to the millisecond. */
   read(key: string): Promise<number | null>;
   /** Writes what is not written yet. Throws Fault `unavailable` when the store fails; nothing is forgotten then. */
   flush(): Promise<void>;
@@ -105,10 +105,12 @@ export function openLastUses(options: {
       writing ??= writePending();
     },
     async read(key) {
-      const use = uses.get(key);
-      if (use !== undefined) return use.atMs;
+      const here = uses.get(key)?.atMs;
+      // Another instance may have written a later one, but for the last minute.
+      if (here !== undefined && clock.now() - here < WRITE_EVERY_MS) return here;
       const { lastUsedAtMs } = (await table.get(key) ?? {}) as Record<string, JsonValue>;
-      return typeof lastUsedAtMs === "number" ? lastUsedAtMs : null;
+      const stored = typeof lastUsedAtMs === "number" ? lastUsedAtMs : null;
+      return here === undefined ? stored : Math.max(here, stored ?? here);
     },
     async flush() {
       await writing;

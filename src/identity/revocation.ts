@@ -1,4 +1,6 @@
-// Revocation: tokens that are over before they expire. Known in memory, kept in the store so that a restart forgets none.
+// Revocation: tokens that are over before they expire. Known in memory, kept in the store so that a restart forgets none and
+// other instances learn of each.
+import type { ChangeFeed } from "../store/change_feed.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 
@@ -18,29 +20,54 @@ const TABLE = "revoked_tokens";
 const PAGE = 1000;
 const SWEEP_SIZE = 1000;
 
-/** Reads what is stored; records whose token has expired anyway are not among them. */
-export async function openRevocations(store: RecordStore, clock: Clock): Promise<Revocations> {
+/**
+ * Reads what is stored; records whose token has expired anyway are not among them.
+ *
+ * @param feed tells of what others revoke
+ */
+export async function openRevocations(
+  store: RecordStore,
+  clock: Clock,
+  feed: Pick<ChangeFeed, "follow">,
+): Promise<Revocations> {
   const expiresAtMsById = new Map<string, number>();
-  let after: string | undefined;
-  for (;;) {
-    const page = await store.list(TABLE, after === undefined ? { limit: PAGE } : { after, limit: PAGE });
-    for (const { key, value } of page) expiresAtMsById.set(key, new DataView(value.buffer).getFloat64(0));
-    after = page.at(-1)?.key;
-    if (page.length < PAGE) break;
-  }
   let sweepAt = SWEEP_SIZE;
+
+  function add(tokenId: string, expiresAtMs: number): void {
+    expiresAtMsById.set(tokenId, expiresAtMs);
+    if (expiresAtMsById.size < sweepAt) return;
+    for (const [id, expiryMs] of expiresAtMsById) if (expiryMs <= clock.now()) expiresAtMsById.delete(id);
+    sweepAt = Math.max(SWEEP_SIZE, 2 * expiresAtMsById.size);
+  }
+  async function addStored(): Promise<void> {
+    let after: string | undefined;
+    for (;;) {
+      const page = await store.list(TABLE, after === undefined ? { limit: PAGE } : { after, limit: PAGE });
+      for (const { key, value } of page) add(key, expiryIn(value));
+      after = page.at(-1)?.key;
+      if (page.length < PAGE) return;
+    }
+  }
+
+  // Nothing is ever taken back: whatever is read, and whenever, it is added.
+  feed.follow(TABLE, async (tokenId) => {
+    if (tokenId === undefined) return await addStored();
+    const value = await store.get(TABLE, tokenId);
+    if (value !== undefined) add(tokenId, expiryIn(value));
+  });
+  await addStored();
 
   return {
     isRevoked: (tokenId) => expiresAtMsById.has(tokenId),
     async revoke(tokenId, expiresAtMs, also = []) {
-      expiresAtMsById.set(tokenId, expiresAtMs);
-      if (expiresAtMsById.size >= sweepAt) {
-        for (const [id, expiryMs] of expiresAtMsById) if (expiryMs <= clock.now()) expiresAtMsById.delete(id);
-        sweepAt = Math.max(SWEEP_SIZE, 2 * expiresAtMsById.size);
-      }
+      add(tokenId, expiresAtMs);
       const value = new Uint8Array(8);
       new DataView(value.buffer).setFloat64(0, expiresAtMs);
       await store.write([{ table: TABLE, key: tokenId, value, lifetime: { expiresAtMs } }, ...also]);
     },
   };
+}
+
+function expiryIn(value: Uint8Array<ArrayBuffer>): number {
+  return new DataView(value.buffer, value.byteOffset, value.byteLength).getFloat64(0);
 }

@@ -22,10 +22,10 @@ export interface SignInAttempt {
 
 /** Checks credentials. */
 export interface SignIn {
-  /** Throws Fault `rate_limited` when too many attempts failed before, `overloaded` when too many wait. */
+  /** Throws Fault `rate_limited` when too many attempts failed before, `overloaded` when too many wait, `unavailable` when the store fails. */
   (attempt: SignInAttempt): Promise<Outcome<User, SignInRefusal>>;
   /** Forgets the failures of an account; whether there were any. */
-  unlock(username: string): boolean;
+  unlock(username: string): Promise<boolean>;
 }
 
 /** For so long after a success an account's network is one that others cannot lock out. */
@@ -59,7 +59,7 @@ export async function openSignIn(options: {
     const account = labelAccount(username);
     const knownKey = keyRing.pseudonym("address", `${account} ${network}`);
     const isKnown = await knownNetworks.get(knownKey) !== undefined;
-    const taken = lockout.take(account, keyRing.pseudonym("address", network), isKnown);
+    const taken = await lockout.take(account, keyRing.pseudonym("address", network), isKnown);
     if (!taken.ok) {
       throw new Fault("rate_limited", "Cannot sign in: too many attempts failed", {
         detail: "Too many attempts to sign in failed. Try again later.",
@@ -70,16 +70,16 @@ export async function openSignIn(options: {
     const user = await users.findByName(username);
     // An unknown user costs a whole verification too, and a disabled one is told from the others only after it.
     const matches = await verifyPassword(password, user?.passwordHash ?? decoyHash, { isKnown }).catch(
-      (thrown) => {
-        // Too many wait for the hash: that is not the caller's failure.
-        taken.attempt.withdrawn();
+      async (thrown) => {
+        // Too many wait for the hash: that is not the caller's failure. Where this cannot be written, it stays counted.
+        await taken.attempt.withdrawn().catch(() => {});
         throw thrown;
       },
     );
     if (user === undefined) return no("unknown_user");
     if (!matches) return no("wrong_password");
     if (user.disabled) return no("disabled");
-    taken.attempt.succeeded();
+    await taken.attempt.succeeded();
     await knownNetworks.put(knownKey, {}, { expiresAtMs: clock.now() + KNOWN_FOR_MS });
     // Nobody is kept out because it does not work out: there is another sign-in.
     return ok(needsRehash(user.passwordHash) ? await rehash(user, password).catch(() => user) : user);

@@ -1,8 +1,10 @@
 // Signing keys: the Ed25519 keys of our own tokens, rotated with overlap, and their public halves as a JWK set (RFC 7517, RFC 8037).
 import { calculateJwkThumbprint, exportJWK, importPKCS8 } from "jose";
 import type { JsonValue } from "../encoding/canonical_json.ts";
+import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { Fault } from "../faults/fault.ts";
-import type { RecordChange, RecordStore } from "../store/record_store.ts";
+import type { ChangeFeed } from "../store/change_feed.ts";
+import type { RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import { everyRecord, type SealedTable } from "../vault/sealed_store.ts";
 
@@ -28,7 +30,7 @@ export interface SigningKeyState {
 
 /** The keys of our own tokens. */
 export interface SigningKeys {
-  /** The key that signs, with its RFC 7638 thumbprint. */
+  /** The key that signs, with its RFC 7638 thumbprint: the active one, or for a moment still the one before. */
   active(): { readonly keyId: string; readonly privateKey: CryptoKey };
   /** The key that verifies tokens naming this `kid`; undefined for a `kid` that is not ours, or whose tokens have all expired. */
   publicKey(keyId: string): CryptoKey | undefined;
@@ -36,7 +38,7 @@ export interface SigningKeys {
   /** The newest first. */
   list(): readonly SigningKeyState[];
   /**
-   * From now on a new key signs. Returns its id.
+   * From now on, or as soon as all instances know it, a new key signs. Returns its id.
    *
    * @throws Fault `conflict` when another rotation came between
    */
@@ -58,9 +60,15 @@ export async function generateSigningKey(): Promise<string> {
   return `-----BEGIN PRIVATE KEY-----\n${der.toBase64()}\n-----END PRIVATE KEY-----\n`;
 }
 
+const TABLE = "signing_keys";
+
 /**
- * Opens the keys, making the first one in an empty table.
+ * Opens the keys, making the first one in an empty table: one instance at a time (`store/start_lock.ts`).
  *
+ * @param options.table `signing_keys`
+ * @param options.feed tells of keys that others make
+ * @param options.signsAfterMs for so long after a rotation became known here the key before goes on signing, so that no token comes
+ * to an instance that does not know its key yet; 0 where there is one instance
  * @param options.configured PKCS #8 PEM of the settings: signs from now on if the table has never seen it; one that was
  * rotated out stays out
  * @param options.overlapMs how long a retired key verifies: the longest life of a token
@@ -73,53 +81,81 @@ export async function openSigningKeys(options: {
   readonly store: RecordStore;
   readonly table: SealedTable;
   readonly clock: Clock;
+  readonly feed: Pick<ChangeFeed, "follow">;
+  readonly signsAfterMs: number;
   readonly configured: string | undefined;
   readonly overlapMs: number;
   readonly recordRotation: (before: string | null, next: string) => Promise<void>;
 }): Promise<SigningKeys> {
-  const { store, table, clock, configured, overlapMs, recordRotation } = options;
-  const keys = new Map<string, OpenKey>();
-  for await (const { key, value, version } of everyRecord(table)) {
-    keys.set(key, await openKey(value, version));
-  }
+  const { store, table, clock, feed, signsAfterMs, configured, overlapMs, recordRotation } = options;
+  let keys: ReadonlyMap<string, OpenKey> = new Map();
+  // What was read before a change must not be kept after it.
+  let changes = 0;
+  // Those that were active one after the other; the first of them signs until the next one may.
+  const signers: { readonly key: OpenKey; readonly fromMs: number }[] = [];
+
+  // The key before may have signed until all instances had heard of the next one, and for as long as they wait then.
   const verifies = ({ retiredAtMs }: SigningKeyState): boolean =>
-    retiredAtMs === null || retiredAtMs + overlapMs > clock.now();
-  const activeKey = (): OpenKey | undefined => [...keys.values()].find(({ state }) => state === "active");
+    retiredAtMs === null || retiredAtMs + overlapMs + 2 * signsAfterMs > clock.now();
+  const activeKeys = (): OpenKey[] => newestFirst(keys).filter(({ state }) => state === "active");
+
+  function signer(): OpenKey | undefined {
+    // What has signed for the last time goes, so that nothing is kept that could.
+    while (signers[1] !== undefined && signers[1].fromMs <= clock.monotonic()) signers.shift();
+    return signers[0]?.key;
+  }
+  function keep(next: ReadonlyMap<string, OpenKey>): void {
+    changes++;
+    keys = next;
+    const [active] = activeKeys();
+    if (active !== undefined && active.keyId !== signers.at(-1)?.key.keyId) {
+      signers.push({ key: active, fromMs: clock.monotonic() + signsAfterMs });
+    }
+    signer();
+  }
+  async function reload(): Promise<void> {
+    for (;;) {
+      const before = changes;
+      const read = new Map<string, OpenKey>();
+      for await (const { key, value, version } of everyRecord(table)) {
+        const known = keys.get(key);
+        const isSame = known !== undefined && constantTimeEqual(known.version, version);
+        read.set(key, isSame ? known : await openKey(value, version));
+      }
+      if (before === changes) return keep(read);
+    }
+  }
+  feed.follow(TABLE, reload);
+  await reload();
 
   /** Makes a key the one that signs and retires the one before. Public halves stay, so that what is out stays out. */
   async function activate(pem: string, record?: typeof recordRotation): Promise<string> {
     const { kid } = await publicJwkOf(pem);
     const nowMs = clock.now();
-    const before = activeKey();
-    const next = await openKey({ pem, createdAtMs: nowMs }, new Uint8Array());
-    const retired = before === undefined ? undefined : retire(before, nowMs);
-    const changes: RecordChange[] = [
-      await table.changeOf(kid, { pem, createdAtMs: nowMs }, { expects: "nothing" }),
-    ];
-    if (before !== undefined && retired !== undefined) {
-      changes.push(await table.changeOf(before.keyId, recordOf(retired), { expects: before.version }));
-    }
-    await record?.(before?.keyId ?? null, kid);
-    if (!await store.write(changes)) {
-      throw new Fault("conflict", "Cannot rotate the signing key: another rotation came between", {
-        detail: "Another rotation came between.",
-      });
-    }
-    if (retired !== undefined) {
-      keys.set(retired.keyId, { ...retired, version: changes[1]?.value ?? retired.version });
-    }
-    keys.set(kid, { ...next, version: changes[0]?.value ?? next.version });
-    return kid;
+    const before = activeKeys();
+    const next = await table.changeOf(kid, { pem, createdAtMs: nowMs }, { expects: "nothing" });
+    const retirements = await Promise.all(
+      before.map((key) =>
+        table.changeOf(key.keyId, recordOf({ ...key, retiredAtMs: nowMs }), { expects: key.version })
+      ),
+    );
+    await record?.(before[0]?.keyId ?? null, kid);
+    const made = await store.write([next, ...retirements]);
+    await reload();
+    if (made) return kid;
+    throw new Fault("conflict", "Cannot rotate the signing key: another rotation came between", {
+      detail: "Another rotation came between.",
+    });
   }
 
   const configuredId = configured === undefined ? undefined : (await publicJwkOf(configured)).kid;
   if (configured !== undefined && configuredId !== undefined && !keys.has(configuredId)) {
     await activate(configured, recordRotation);
-  } else if (activeKey() === undefined) await activate(await generateSigningKey(), recordRotation);
+  } else if (activeKeys().length === 0) await activate(await generateSigningKey(), recordRotation);
 
   return {
     active() {
-      const key = activeKey();
+      const key = signer();
       if (key?.privateKey === undefined) throw new Fault("internal", "Cannot sign: there is no active key");
       return { keyId: key.keyId, privateKey: key.privateKey };
     },
@@ -139,12 +175,9 @@ export async function openSigningKeys(options: {
   };
 }
 
+/** In the same order at each instance: the table's, where two are of one age. */
 function newestFirst(keys: ReadonlyMap<string, OpenKey>): OpenKey[] {
   return [...keys.values()].sort((one, other) => other.createdAtMs - one.createdAtMs);
-}
-
-function retire(key: OpenKey, nowMs: number): OpenKey {
-  return { ...key, state: "retired", retiredAtMs: nowMs, privateKey: undefined };
 }
 
 /** What is kept of a retired key: its public half. */

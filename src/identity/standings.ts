@@ -1,4 +1,5 @@
 // Standings: what the gate has to know of an account at every request, kept at hand and forgotten when it changes.
+import type { ChangeFeed } from "../store/change_feed.ts";
 import { keepNewest } from "./bounded_map.ts";
 
 /** An account at this moment. */
@@ -26,17 +27,33 @@ export interface Standings {
   known(subject: string): Standing | undefined;
   /** From the store; undefined for an account that does not exist. */
   load(subject: string): Promise<Standing | undefined>;
-  /** The account was changed: the next request asks the store. */
-  forget(subject: string): void;
+  /** The account was changed: the next request asks the store. undefined: any of them may have been. */
+  forget(subject: string | undefined): void;
 }
 
 const KNOWN_MAX = 100_000;
+/** Where accounts stand, by their ids. */
+const TABLES = ["users", "clients"] as const;
 
-/** @param read the standing of one account as the store has it */
-export function openStandings(read: (subject: string) => Promise<Standing | undefined>): Standings {
+/**
+ * @param read the standing of one account as the store has it
+ * @param feed tells of accounts that others change
+ */
+export function openStandings(
+  read: (subject: string) => Promise<Standing | undefined>,
+  feed: Pick<ChangeFeed, "follow">,
+): Standings {
   const known = new Map<string, Standing>();
   // What was read before a change must not be kept after it.
   let changes = 0;
+
+  function forget(subject: string | undefined): void {
+    changes++;
+    if (subject === undefined) known.clear();
+    else known.delete(subject);
+  }
+  for (const table of TABLES) feed.follow(table, forget);
+
   return {
     known: (subject) => known.get(subject),
     async load(subject) {
@@ -47,9 +64,6 @@ export function openStandings(read: (subject: string) => Promise<Standing | unde
       }
       return standing;
     },
-    forget(subject) {
-      changes++;
-      known.delete(subject);
-    },
+    forget,
   };
 }

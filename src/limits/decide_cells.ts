@@ -7,7 +7,10 @@ import type { LimitCell, LimitDecision } from "./limit_store.ts";
 export const HOLD_KEPT_MS = 60 * 60_000;
 
 /** For so long a store knows that a hold was settled: a second settling in this time changes nothing, and a take is refused. */
-export const SETTLED_KEPT_MS = 120_000;
+export const SETTLED_KEPT_MS = HOLD_KEPT_MS;
+
+/** For so long a settling without an answer is tried again; then the store may have forgotten it soon, and would do it twice. */
+export const SETTLING_RETRIED_MS = SETTLED_KEPT_MS - 5 * 60_000;
 
 /** A place is free again when its taker is done: nobody knows when. */
 const PLACE_RETRY_MS = 1000;

@@ -1,163 +1,271 @@
-// The limit store in Redis, for instances that share it: one script call a decision, one a settling.
+// The limit store in Redis, for instances that share it: decisions and settlings that meet go out together, in one script call.
 import type { Redis, RedisReply, RedisScript } from "../store/redis/redis.ts";
 import { Fault } from "../faults/fault.ts";
 import { decideCells, holdKeptMs, holdRefused, SETTLED_KEPT_MS } from "./decide_cells.ts";
 import type { LimitCell, LimitStore } from "./limit_store.ts";
 
-// Keys: `rate:…` a text "level at_ms" that lives until it is drained · `book:…` a hash of sums that lives until its period ends ·
-// `place:…` a sorted set of holds by when their place is free again · `hold:…` when it was taken, or "settled".
-// Lua's numbers are doubles: exact, for all are whole and below 2^53. "%d" writes them out, where Lua's own way writes 1e+15;
-// Redis writes those that its commands are given in all their digits.
+// Keys: `rate:…` two doubles, level and at_ms, that live until it is drained · `book:…` a hash of sums that lives until its period
+// ends · `place:…` a sorted set of holds by when their place is free again · `hold:…` when it was taken, or "settled".
+// Lua's numbers are doubles: exact, for all are whole and below 2^53. Redis writes those that its commands are given in all their
+// digits, where Lua's own way writes 1e+15.
 
-const LUA = `
-local call, format = redis.call, string.format
+/**
+ * A list of operations, each all or nothing by itself. KEYS: what they name, in order.
+ *
+ * To take: of each cell "r" quota, highest level that allows, how much it fills · "c" quota amount end field · "p" quota held
+ * member; then "." or, of a hold, its key and "h", how long it is kept. It answers the cells' states before; of a hold then 1, or 0
+ * where it was used before.
+ *
+ * To settle: "s", the hold's key; of each cell "r" quota change of its level · "c" change end field · "p" member; of each tally
+ * "t" amount, how long it is kept, field; then ".". It answers nothing.
+ *
+ * Of a take nothing is written before a command that Redis refuses when it is out of memory: then all of it has not happened.
+ * Settling begins with a write that it allows, and with it all the rest: to settle frees more than it takes. So takes come first.
+ */
+const OPERATIONS: RedisScript = {
+  lua: `
+local call, format, pack, unpack = redis.call, string.format, struct.pack, struct.unpack
+local KEYS, ARGV, tonumber = KEYS, ARGV, tonumber
 local time = call("TIME")
 local now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
+local now_text = format("%d", now)
+local later = "(" .. now_text
 local most = 9007199254740991
+local key, at = 1, 1
+local states, answer, answers = {}, {}, 0
 
-local function level_of(key, quota)
-  local kept = call("GET", key)
+local function level_of(name, quota)
+  local kept = call("GET", name)
   if not kept then return 0 end
-  local level, at = string.match(kept, "^(%d+) (%d+)$")
-  local elapsed = now - at
+  local level, since = unpack("<dd", kept)
   -- The server's clock was set back: then nothing drains, and nothing is filled.
-  if elapsed <= 0 then return tonumber(level) end
-  level = level - elapsed * quota
+  if since >= now then return level end
+  level = level - (now - since) * quota
   if level < 0 then return 0 end
   return level
 end
 
-local function fill(key, quota, level)
+local function fill(name, quota, level)
   if level < 0 then level = 0 end
   if level > most then level = most end
   -- A millisecond more than it takes to drain: the key's end counts from a moment that may lie before this one.
   local px = level / quota
-  call("SET", key, format("%d %d", level, now), "PX", px - px % 1 + 2)
+  call("SET", name, pack("<dd", level, now), "PX", px - px % 1 + 2)
 end
 
 local function add(book, field, amount, ms)
   local sum = call("HINCRBY", book, field, amount)
-  if sum > most then call("HSET", book, field, "9007199254740991") end
-  if sum < 0 then call("HSET", book, field, "0") end
-  if call("PTTL", book) < tonumber(ms) then call("PEXPIRE", book, ms) end
+  if sum > most then call("HSET", book, field, most) end
+  if sum < 0 then call("HSET", book, field, 0) end
+  if call("PTTL", book) < ms then call("PEXPIRE", book, ms) end
 end
-`;
 
-/**
- * KEYS: of each cell, then of the hold, if any. ARGV: how long the hold is kept, or 0 without one; then of each cell
- * "r" quota window amount · "c" quota amount end field · "p" quota held member.
- * Returns the cells' states before; 0 where the hold was used before.
- * Nothing is written before a command that Redis refuses when it is out of memory: then all of it has not happened.
- */
-const TAKE: RedisScript = {
-  lua: `${LUA}
-local cells = #KEYS
-local hold
-if ARGV[1] ~= "0" then
-  hold = KEYS[cells]
-  cells = cells - 1
-  if call("EXISTS", hold) == 1 then return 0 end
+local function hold_place(name, held, ms, member)
+  call("ZADD", name, now + ms, member)
+  -- For twice as long, so that it need not be said each time; nor need what is over, which nobody counts, go each time.
+  if held == 0 or call("PTTL", name) < ms then call("PEXPIRE", name, 2 * ms) end
+  if now % 16 == 0 then call("ZREMRANGEBYSCORE", name, "-inf", now_text) end
 end
-local states = {}
-local allowed = true
-local at = 2
-for i = 1, cells do
-  local kind, quota = ARGV[at], ARGV[at + 1]
-  local state
-  if kind == "r" then
-    state = level_of(KEYS[i], quota)
-    if state > (quota - ARGV[at + 3]) * ARGV[at + 2] then allowed = false end
-    at = at + 4
-  elseif kind == "c" then
-    state = tonumber(call("HGET", KEYS[i], ARGV[at + 4]) or 0)
-    if state > quota - ARGV[at + 2] then allowed = false end
-    at = at + 5
-  else
-    state = call("ZCOUNT", KEYS[i], format("(%d", now), "+inf")
-    if state >= tonumber(quota) then allowed = false end
-    at = at + 4
-  end
-  states[i] = state
-end
-if allowed then
-  if hold then call("SET", hold, format("%d", now), "PX", ARGV[1]) end
-  at = 2
-  for i = 1, cells do
-    local kind = ARGV[at]
+
+local function take()
+  local first_key, first = key, at
+  local count, allowed = 0, true
+  local kind = ARGV[at]
+  while kind ~= "." and kind ~= "h" do
+    local state
     if kind == "r" then
-      if ARGV[at + 3] ~= "0" then fill(KEYS[i], ARGV[at + 1], states[i] + ARGV[at + 3] * ARGV[at + 2]) end
+      state = level_of(KEYS[key], ARGV[at + 1])
+      if state > tonumber(ARGV[at + 2]) then allowed = false end
       at = at + 4
     elseif kind == "c" then
-      if ARGV[at + 2] ~= "0" then add(KEYS[i], ARGV[at + 4], ARGV[at + 2], ARGV[at + 3]) end
+      state = tonumber(call("HGET", KEYS[key], ARGV[at + 4]) or 0)
+      if state > ARGV[at + 1] - ARGV[at + 2] then allowed = false end
       at = at + 5
     else
-      local ms = ARGV[at + 2]
-      call("ZADD", KEYS[i], now + ms, ARGV[at + 3])
-      call("ZREMRANGEBYSCORE", KEYS[i], "-inf", now)
-      if call("PTTL", KEYS[i]) < tonumber(ms) then call("PEXPIRE", KEYS[i], ms) end
+      state = call("ZCOUNT", KEYS[key], later, "+inf")
+      if state >= tonumber(ARGV[at + 1]) then allowed = false end
       at = at + 4
+    end
+    key = key + 1
+    count = count + 1
+    states[count] = state
+    -- Clients misread integers near 2^53, but no texts.
+    answer[answers + count] = state > 9e15 and format("%d", state) or state
+    kind = ARGV[at]
+  end
+  answers = answers + count
+  if kind == "h" then
+    local fresh
+    if allowed then fresh = call("SET", KEYS[key], now_text, "PX", ARGV[at + 1], "NX")
+    else fresh = call("EXISTS", KEYS[key]) == 0 end
+    answers = answers + 1
+    answer[answers] = fresh and 1 or 0
+    allowed = allowed and fresh
+    key = key + 1
+    at = at + 1
+  end
+  at = at + 1
+  if not allowed then return end
+  for i = 1, count do
+    local name = KEYS[first_key + i - 1]
+    kind = ARGV[first]
+    if kind == "r" then
+      if ARGV[first + 3] ~= "0" then fill(name, ARGV[first + 1], states[i] + ARGV[first + 3]) end
+      first = first + 4
+    elseif kind == "c" then
+      if ARGV[first + 2] ~= "0" then add(name, ARGV[first + 4], ARGV[first + 2], tonumber(ARGV[first + 3])) end
+      first = first + 5
+    else
+      hold_place(name, states[i], tonumber(ARGV[first + 2]), ARGV[first + 3])
+      first = first + 4
     end
   end
 end
-for i = 1, cells do
-  -- Clients misread integers near 2^53, but no texts.
-  if states[i] > 9e15 then states[i] = format("%d", states[i]) end
+
+local function settle()
+  local before = call("SET", KEYS[key], "settled", "PX", "${SETTLED_KEPT_MS}", "GET")
+  local taken, again = tonumber(before), before == "settled"
+  while true do
+    key = key + 1
+    local kind = ARGV[at]
+    if kind == "r" then
+      local quota = ARGV[at + 1]
+      if taken then fill(KEYS[key], quota, level_of(KEYS[key], quota) + ARGV[at + 2]) end
+      at = at + 3
+    elseif kind == "c" then
+      -- A period that is over is past correcting: its book is gone.
+      local left = taken and taken + ARGV[at + 2] - now or 0
+      if left > 0 then add(KEYS[key], ARGV[at + 3], ARGV[at + 1], left) end
+      at = at + 4
+    elseif kind == "p" then
+      if taken then call("ZREM", KEYS[key], ARGV[at + 1]) end
+      at = at + 2
+    elseif kind == "t" then
+      if not again then add(KEYS[key], ARGV[at + 3], ARGV[at + 1], tonumber(ARGV[at + 2])) end
+      at = at + 4
+    else
+      at = at + 1
+      return
+    end
+  end
 end
-return states
+
+local is_settling = false
+while at <= #ARGV do
+  if ARGV[at] == "s" then
+    at = at + 1
+    if not is_settling then call("PEXPIRE", KEYS[key], "${SETTLED_KEPT_MS}") end
+    is_settling = true
+    settle()
+  else
+    take()
+  end
+end
+return answer
 `,
 };
 
-/**
- * KEYS: of the hold, of each cell, of each tally's book. ARGV: how long it is known that the hold was settled; how many cells;
- * of each cell "r" quota window change · "c" change end field · "p" member; of each tally amount, how long it is kept, field.
- * The first write is a deletion, which Redis allows when it is out of memory, and with it all the rest: to settle frees more
- * than it takes.
- */
-const SETTLE: RedisScript = {
-  lua: `${LUA}
-local taken = call("GET", KEYS[1])
-if taken == "settled" then return 0 end
-call("DEL", KEYS[1])
-call("SET", KEYS[1], "settled", "PX", ARGV[1])
-local cells = tonumber(ARGV[2])
-local at = 3
-for i = 2, cells + 1 do
-  local kind = ARGV[at]
-  if kind == "r" then
-    if taken then fill(KEYS[i], ARGV[at + 1], level_of(KEYS[i], ARGV[at + 1]) + ARGV[at + 3] * ARGV[at + 2]) end
-    at = at + 4
-  elseif kind == "c" then
-    -- A period that is over is past correcting: its book is gone.
-    local left = taken and taken + ARGV[at + 2] - now or 0
-    if left > 0 then add(KEYS[i], ARGV[at + 3], ARGV[at + 1], left) end
-    at = at + 4
-  else
-    if taken then call("ZREM", KEYS[i], ARGV[at + 1]) end
-    at = at + 2
-  end
-end
-for i = cells + 2, #KEYS do
-  add(KEYS[i], ARGV[at + 2], ARGV[at], ARGV[at + 1])
-  at = at + 3
-end
-return 1
-`,
-};
+/** So many are sent together: Redis does nothing else meanwhile, some tenths of a millisecond. */
+const TOGETHER_MAX = 32;
+/** While so many calls wait for their answers, operations gather until they are as many. */
+const CALLS_MAX = 2;
+
+interface Operation {
+  readonly keys: readonly string[];
+  readonly args: readonly string[];
+  /** How many of the answers are its own. */
+  readonly answers: number;
+  done(states: readonly RedisReply[]): void;
+  failed(fault: unknown): void;
+}
+
+/** Operations on their way to Redis. */
+class Operations {
+  readonly #redis: Redis;
+  #takes: Operation[] = [];
+  #settlings: Operation[] = [];
+  #calls = 0;
+  #isScheduled = false;
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+  }
+
+  /** Resolves with the operation's own answers. */
+  perform(
+    kind: "take" | "settle",
+    keys: readonly string[],
+    args: readonly string[],
+    answers: number,
+  ): Promise<readonly RedisReply[]> {
+    return new Promise((done, failed) => {
+      (kind === "take" ? this.#takes : this.#settlings).push({ keys, args, answers, done, failed });
+      this.#schedule();
+    });
+  }
+
+  get #isReady(): boolean {
+    const waiting = this.#takes.length + this.#settlings.length;
+    return waiting >= (this.#calls < CALLS_MAX ? 1 : TOGETHER_MAX);
+  }
+
+  /** Not at once: who was woken by the same answer asks in the same turn. */
+  #schedule(): void {
+    if (this.#isScheduled || !this.#isReady) return;
+    this.#isScheduled = true;
+    queueMicrotask(() => {
+      this.#isScheduled = false;
+      while (this.#isReady) {
+        const takes = this.#takes.splice(0, TOGETHER_MAX);
+        void this.#send(takes, this.#settlings.splice(0, TOGETHER_MAX - takes.length));
+      }
+    });
+  }
+
+  async #send(takes: readonly Operation[], settlings: readonly Operation[]): Promise<void> {
+    this.#calls++;
+    const operations = [...takes, ...settlings];
+    try {
+      const answers = list(
+        await this.#redis.run(
+          OPERATIONS,
+          operations.flatMap(({ keys }) => keys),
+          operations.flatMap(({ args }) => args),
+        ),
+      );
+      let at = 0;
+      for (const operation of operations) operation.done(answers.slice(at, at += operation.answers));
+    } catch (fault) {
+      for (const take of takes) take.failed(fault);
+      // A Redis that is out of memory refuses takes, but settles; and whatever it has settled it will not settle again.
+      if (takes.length > 0 && settlings.length > 0) await this.#send([], settlings);
+      else for (const settling of settlings) settling.failed(fault);
+    } finally {
+      this.#calls--;
+      this.#schedule();
+    }
+  }
+}
 
 /** Opens the store. Its rates and periods run by the clock of the Redis server. `close` leaves the Redis open, which others use too. */
 export function openRedisLimitStore(redis: Redis): LimitStore {
   const keyOf = (cell: LimitCell): string =>
     redis.key(cell.kind === "count" ? `book:${cell.book}` : `${cell.kind}:${cell.key}`);
 
+  const operations = new Operations(redis);
+
   return {
     async take(hold, cells) {
+      if (hold === null && cells.length === 0) return [];
       const keys = cells.map(keyOf);
-      const args = [hold === null ? "0" : whole(holdKeptMs(cells))];
+      const args: string[] = [];
       for (const cell of cells) {
         switch (cell.kind) {
-          case "rate":
-            args.push("r", whole(cell.quota), whole(cell.windowMs), whole(cell.amount));
+          case "rate": {
+            const { quota, windowMs, amount } = cell;
+            args.push("r", whole(quota), whole((quota - amount) * windowMs), whole(amount * windowMs));
             break;
+          }
           case "count":
             args.push("c", whole(cell.quota), whole(cell.amount), whole(cell.endsInMs), cell.key);
             break;
@@ -165,31 +273,34 @@ export function openRedisLimitStore(redis: Redis): LimitStore {
             args.push("p", whole(cell.quota), whole(cell.heldMs), hold ?? crypto.randomUUID());
         }
       }
-      if (hold !== null) keys.push(redis.key(`hold:${hold}`));
-      if (keys.length === 0) return [];
-      const states = await redis.run(TAKE, keys, args);
-      if (states === 0) throw holdRefused();
-      return decideCells(cells, list(states).map((state) => Number(text(state)))).decisions;
+      if (hold === null) args.push(".");
+      else {
+        keys.push(redis.key(`hold:${hold}`));
+        args.push("h", whole(holdKeptMs(cells)));
+      }
+      const states = await operations.perform("take", keys, args, keys.length);
+      if (hold !== null && states[cells.length] === 0) throw holdRefused();
+      return decideCells(cells, cells.map((_, index) => stateOf(states[index]))).decisions;
     },
 
     async settle(hold, used, tallies) {
       const keys = [redis.key(`hold:${hold}`)];
-      const args = [];
+      const args = ["s"];
       for (const { cell, used: amount } of used) {
         if (cell.kind === "place") args.push("p", hold);
         else if (amount === cell.amount) continue;
         else if (cell.kind === "rate") {
-          args.push("r", whole(cell.quota), whole(cell.windowMs), whole(amount - cell.amount));
+          args.push("r", whole(cell.quota), whole((amount - cell.amount) * cell.windowMs));
         } else args.push("c", whole(amount - cell.amount), whole(cell.endsInMs), cell.key);
         keys.push(keyOf(cell));
       }
-      args.unshift(whole(SETTLED_KEPT_MS), `${keys.length - 1}`);
       for (const { book, key, amount, keptMs } of tallies) {
         if (amount === 0) continue;
         keys.push(redis.key(`book:${book}`));
-        args.push(whole(amount), whole(keptMs), key);
+        args.push("t", whole(amount), whole(keptMs), key);
       }
-      await redis.run(SETTLE, keys, args);
+      args.push(".");
+      await operations.perform("settle", keys, args, 0);
     },
 
     async sums(book, keys) {
@@ -218,6 +329,10 @@ function whole(value: number): string {
 function list(reply: RedisReply): readonly RedisReply[] {
   if (Array.isArray(reply)) return reply;
   throw new Fault("unavailable", "Cannot read the limit store: Redis answered something that is no list");
+}
+
+function stateOf(reply: RedisReply | undefined): number {
+  return typeof reply === "number" ? reply : Number(text(reply ?? null));
 }
 
 function text(reply: RedisReply): string {

@@ -28,7 +28,8 @@ const CHANGES_KEPT_MAX = 10_000;
 
 /**
  * KEYS: expiries, changes, their count, then hash and order of each table. ARGV: now, prefix of hashes, prefix of orders, mark, index
- * of the last change kept, then four a change: table, key, what it expects, and what is stored (nothing: it is deleted).
+ * of the last change kept, then five a change: table, key, what it expects, what is stored (nothing: it is deleted), and whether
+ * feeds are told.
  *
  * The sweep comes first: it gives a Redis that is full its memory back, and where a cluster stops it half-way (it touches tables
  * that KEYS does not name) it has done no harm. What has expired is swept only when Redis's clock says so too, or one instance
@@ -48,7 +49,7 @@ for _, member in ipairs(expired) do
 end
 if #expired > 0 then redis.call("ZREM", KEYS[1], unpack(expired)) end
 
-for i = 6, #ARGV, 4 do
+for i = 6, #ARGV, 5 do
   local expects = ARGV[i + 2]
   if expects ~= "anything" then
     local stored = redis.call("HGET", ARGV[2] .. ARGV[i], ARGV[i + 1])
@@ -62,7 +63,7 @@ for i = 6, #ARGV, 4 do
   end
 end
 
-for i = 6, #ARGV, 4 do
+for i = 6, #ARGV, 5 do
   local records, order = ARGV[2] .. ARGV[i], ARGV[3] .. ARGV[i]
   local key, stored = ARGV[i + 1], ARGV[i + 3]
   local member = ARGV[i] .. ":" .. key
@@ -79,7 +80,7 @@ for i = 6, #ARGV, 4 do
     else redis.call("ZADD", KEYS[1], expiry, member)
     end
   end
-  if changed then
+  if changed and ARGV[i + 4] == "1" then
     redis.call("LPUSH", KEYS[2], ARGV[4] .. ":" .. member)
     redis.call("INCR", KEYS[3])
   end
@@ -108,13 +109,17 @@ interface ScriptChange extends Omit<RecordChange, "expects"> {
  * whole, or not: the answer may have been lost.
  *
  * @param instance a name that no other store has or had, such as a new id: it marks the changes
- * @param changesKeptMax how many changes a feed may be behind without having to take everything for changed
+ * @param options.changesKeptMax how many changes a feed may be behind without having to take everything for changed
+ * @param options.quietTables tables that nobody keeps at hand: no feed is told of them
  */
 export function openRedisRecordStore(
   redis: Redis,
   clock: Clock,
   instance: string,
-  changesKeptMax: number = CHANGES_KEPT_MAX,
+  { changesKeptMax = CHANGES_KEPT_MAX, quietTables = [] }: {
+    readonly changesKeptMax?: number;
+    readonly quietTables?: readonly string[];
+  } = {},
 ): RecordStore {
   const recordsOf = (name: string): string => redis.key(RECORDS + name);
   const orderOf = (name: string): string => redis.key(ORDER + name);
@@ -141,6 +146,7 @@ export function openRedisRecordStore(
           change.key,
           expectationOf(change),
           storedOf(change),
+          quietTables.includes(change.table) ? "0" : "1",
         ]),
       ],
     );

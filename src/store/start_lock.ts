@@ -12,7 +12,7 @@ const HELD_MS_MAX = 60_000;
 const POLL_MS = 50;
 
 /**
- * Does something while no other instance does.
+ * Does something while no other instance does. After a minute the lock is free whether or not it is done: it has to be done sooner.
  *
  * @throws Fault `unavailable` when the store fails, or when another instance holds the lock for a minute
  */
@@ -32,6 +32,7 @@ export async function withStartLock<Value>(
   try {
     return await act();
   } finally {
-    await store.write([{ table: TABLE, key: KEY, value: undefined, expects: ours }]);
+    // Only where it is still ours. Where the store fails, what was done is done, and the lock becomes free by itself.
+    await store.write([{ table: TABLE, key: KEY, value: undefined, expects: ours }]).catch(() => false);
   }
 }

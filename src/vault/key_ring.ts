@@ -9,13 +9,22 @@ import type { Clock } from "../time/clock.ts";
 import { importSealingKey, open, seal, type SealingKey, sealingKeyIdOf } from "./aead.ts";
 
 /** What a keyed hash is for: no hash of one purpose is one of another. */
-export type HashPurpose = "account" | "address" | "api_key" | "client_secret" | "refresh_token";
+export type HashPurpose =
+  | "account"
+  | "address"
+  | "api_key"
+  | "client_secret"
+  | "dpop_nonce"
+  | "refresh_token";
 
 /** Seals, opens, hashes and pseudonymises with keys that only the master key opens. */
 export interface KeyRing {
   /** Seals under the active data key. */
   seal(place: string, plain: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
-  /** Opens under the data key that the value names. Throws Fault `unavailable` when it does not open. */
+  /**
+   * Opens under the data key that the value names, which another instance may have made meanwhile. Throws Fault `unavailable`
+   * when it does not open.
+   */
   open(place: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
   /**
    * A keyed pseudonym (HMAC-SHA-256, 22 characters for 128 bits): the same for the same text and purpose, and no way
@@ -36,7 +45,7 @@ const KEY_BYTES = 32;
 type KeyKind = "seal" | "pseudonym";
 
 /**
- * Opens the ring, making its first keys in an empty store.
+ * Opens the ring, making its first keys in an empty store: one instance at a time (`store/start_lock.ts`).
  *
  * @throws Fault `unavailable` when the master key does not open the stored keys: it is not the one they were made under
  */
@@ -55,11 +64,17 @@ export async function openKeyRing(
   const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
 
   const sealingKeys = new Map<string, SealingKey>();
-  for (const key of [...stored, active]) {
-    if (key.kind === "seal") sealingKeys.set(key.id, await importSealingKey(key.id, key.raw));
+  async function addSealingKeys(keys: readonly DataKey[]): Promise<void> {
+    for (const { kind, id, raw } of keys) {
+      if (kind === "seal" && !sealingKeys.has(id)) sealingKeys.set(id, await importSealingKey(id, raw));
+    }
   }
+  await addSealingKeys([...stored, active]);
+  const activeKey = await importSealingKey(active.id, active.raw);
 
-  function sealingKey(id: string): SealingKey {
+  async function sealingKey(id: string): Promise<SealingKey> {
+    // A key is in the store before anything that it sealed.
+    if (!sealingKeys.has(id)) await addSealingKeys(await readKeys(store, master));
     const key = sealingKeys.get(id);
     if (key === undefined) {
       throw new Fault("unavailable", `Cannot open a sealed value: there is no data key ${id}`);
@@ -68,8 +83,11 @@ export async function openKeyRing(
   }
 
   return {
-    seal: (place, plain) => seal(sealingKey(active.id), place, plain),
-    open: async (place, sealed) => await open(sealingKey(sealingKeyIdOf(sealed)), place, sealed),
+    seal: (place, plain) => seal(activeKey, place, plain),
+    async open(place, sealed) {
+      const id = sealingKeyIdOf(sealed);
+      return await open(sealingKeys.get(id) ?? await sealingKey(id), place, sealed);
+    },
     pseudonym(purpose, text) {
       const digest = createHmac("sha256", pseudonymKey).update(`${purpose}\0`).update(encodeUtf8(text))
         .digest();

@@ -5,11 +5,13 @@ import { formatGrant } from "../../src/access/grant.ts";
 import { BUILT_IN_ROLES, OWN_GRANTS, type Role } from "../../src/access/role.ts";
 import { openRoleBook, type RoleBook } from "../../src/access/role_book.ts";
 import { Fault } from "../../src/faults/fault.ts";
+import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
+import { ManualFeed } from "../support/manual_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { grantsOf } from "./principal_of.ts";
 
@@ -18,7 +20,7 @@ async function openMatter() {
   const store = openMemoryRecordStore(clock);
   const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
   const table = sealedTable(store, keyRing, "roles");
-  return { store, table, open: (over: RecordStore = store) => openRoleBook(over, table) };
+  return { store, table, open: (over: RecordStore = store) => openRoleBook(over, table, NO_OTHERS) };
 }
 
 function role(team: string | null, name: string, ...grants: readonly string[]): Role {
@@ -365,4 +367,127 @@ Deno.test("whoever has a custom role looks after what is their own with it; a na
     "usage:read/own",
   ]);
   deepStrictEqual(book.grantsOf("blue", ["labs"]), []);
+});
+
+/** Two instances over one store; what one changes the other is told by hand. */
+async function openTwo() {
+  const { store, table } = await openMatter();
+  const feed = new ManualFeed();
+  const here = await openRoleBook(store, table, NO_OTHERS);
+  return { store, table, feed, here, there: await openRoleBook(store, table, feed) };
+}
+
+Deno.test("ASVS V8.3.2: what one instance does to a role holds at the others once they are told, of it or of all", async () => {
+  for (const key of ['["red","labs"]', undefined]) {
+    const { here, there, feed } = await openTwo();
+    const names = ["labs"];
+    const givenThere = (): string[] => givenBy(there, "red", ...names);
+    await here.put(role("red", "labs", "model:infer/lab-*"), undefined);
+    deepStrictEqual(givenThere(), []);
+    await feed.tell("roles", key);
+    deepStrictEqual(givenBy(here, "red", "labs"), ["model:infer/lab-*"]);
+    deepStrictEqual(there.grantsOf("red", names), here.grantsOf("red", names));
+    await here.put(role("red", "labs"), here.find("red", "labs"));
+    isTrue(there.grantsOf("red", names).length > OWN_GRANTS.length, "it is still at hand");
+    await feed.tell("roles", key);
+    // By the very list of names that was asked for before.
+    deepStrictEqual(there.grantsOf("red", names), OWN_GRANTS);
+    const found = here.find("red", "labs");
+    isTrue(found);
+    await here.remove(found);
+    await feed.tell("roles", key);
+    deepStrictEqual(there.grantsOf("red", names), []);
+    strictEqual(there.find("red", "labs"), undefined);
+  }
+});
+
+Deno.test("what an instance is told of its own change takes nothing from whoever goes on to change the role", async () => {
+  const { there, feed } = await openTwo();
+  await there.put(role("red", "labs", "model:read"), undefined);
+  const found = there.find("red", "labs");
+  for (const key of ['["red","labs"]', undefined]) await feed.tell("roles", key);
+  await there.put(role("red", "labs", "model:infer/lab-*"), found);
+  deepStrictEqual(givenBy(there, "red", "labs"), ["model:infer/lab-*"]);
+});
+
+Deno.test("a read that began before a change is not kept after it, be it of one role or of all", async () => {
+  for (const key of ['["red","labs"]', undefined]) {
+    const { store, table } = await openMatter();
+    const feed = new ManualFeed();
+    const steps: (() => Promise<void>)[] = [];
+    /** What was read is handed over only after the next step. */
+    const late = async <T>(found: T): Promise<T> => {
+      await steps.shift()?.();
+      return found;
+    };
+    const slow = {
+      ...table,
+      read: async (key: string) => await late(await table.read(key)),
+      list: async (page: Parameters<typeof table.list>[0]) => await late(await table.list(page)),
+    };
+    const book = await openRoleBook(store, slow, feed);
+    await book.put(role("red", "labs", "model:infer/lab-*"), undefined);
+    steps.push(() => book.put(role("red", "labs", "model:read"), book.find("red", "labs")));
+    await feed.tell("roles", key);
+    deepStrictEqual(givenBy(book, "red", "labs"), ["model:read"]);
+  }
+});
+
+Deno.test("an own change is not kept where another instance changed the role after it, and this was told first", async () => {
+  const { store, table } = await openMatter();
+  const feed = new ManualFeed();
+  const elsewhere = await openRoleBook(store, table, NO_OTHERS);
+  const state = { meanwhile: () => Promise.resolve() };
+  const book = await openRoleBook(
+    {
+      ...store,
+      async write(changes) {
+        const made = await store.write(changes);
+        await state.meanwhile();
+        return made;
+      },
+    },
+    table,
+    feed,
+  );
+  state.meanwhile = async () => {
+    const later = await openRoleBook(store, table, NO_OTHERS);
+    await later.put(role("red", "labs"), later.find("red", "labs"));
+    await feed.tell("roles", '["red","labs"]');
+  };
+  await book.put(role("red", "labs", "model:infer/lab-*"), undefined);
+  deepStrictEqual(givenBy(book, "red", "labs"), []);
+  deepStrictEqual(elsewhere.list().length, BUILT_IN_ROLES.size);
+});
+
+Deno.test("of two instances that make a role of one name at once, for the server and for a team, one makes it", async () => {
+  for (let round = 0; round < 20; round++) {
+    const { here, there, table } = await openTwo();
+    const makers = [
+      () => here.put(role(null, "labs", "model:read"), undefined),
+      () => there.put(role("red", "labs", "model:read"), undefined),
+    ];
+    const outcomes = await Promise.allSettled(
+      (round % 2 === 0 ? makers : makers.reverse()).map(async (make, at) => {
+        for (let wait = 0; wait < (at === 0 ? 0 : round); wait++) await Promise.resolve();
+        await make();
+      }),
+    );
+    strictEqual(outcomes.filter(({ status }) => status === "fulfilled").length, 1, `round ${round}`);
+    for (const outcome of outcomes) {
+      if (outcome.status === "rejected") isFault("conflict")(outcome.reason);
+    }
+    strictEqual((await table.list({ limit: 10 })).length, 1);
+  }
+});
+
+Deno.test("a name that means a role at another instance is taken, also before that is told", async () => {
+  for (const [first, second] of [[null, "red"], ["red", null]] as const) {
+    const { here, there } = await openTwo();
+    await here.put(role(first, "labs", "model:read"), undefined);
+    await rejects(there.put(role(second, "labs", "model:read"), undefined), isFault("conflict"));
+    await there.put(role("blue", "other", "model:read"), undefined);
+    // Teams do not stand in each other's way.
+    await here.put(role("green", "other", "model:read"), undefined);
+  }
 });

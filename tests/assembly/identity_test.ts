@@ -10,6 +10,7 @@ import { openLog } from "../../src/telemetry/log.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { manualClock } from "../support/manual_clock.ts";
+import { trustOver } from "../support/trust_over.ts";
 
 async function openMatter() {
   const clock = manualClock();
@@ -26,7 +27,13 @@ async function openMatter() {
   return async (signingKey: string | undefined, trail: MemoryAuditTrail): Promise<string> => {
     clock.advance(1000);
     const config = { ...settings, signingKey } as unknown as Config;
-    const { signingKeys } = await openIdentity({ store, keyRing, trail }, config, clock, log, []);
+    const { signingKeys } = await openIdentity(
+      trustOver({ store, keyRing, trail }),
+      config,
+      clock,
+      log,
+      [],
+    );
     return signingKeys.active().keyId;
   };
 }

@@ -13,6 +13,7 @@ import {
 import { openRevocations } from "../../src/identity/revocation.ts";
 import type { SigningKeys } from "../../src/identity/signing_keys.ts";
 import { parseJws } from "../../src/identity/strict_jws.ts";
+import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import {
@@ -46,7 +47,7 @@ const signer = ed25519Signer(pem);
 async function openTokens(signingKeys: SigningKeys = keys) {
   const clock = manualClock(NOW_SECONDS * 1000);
   const store = openMemoryRecordStore(clock);
-  const revocations = await openRevocations(store, clock);
+  const revocations = await openRevocations(store, clock, NO_OTHERS);
   const open = (): AccessTokens =>
     openAccessTokens({ issuer: ISSUER, ttlSeconds: 900, keys: signingKeys, revocations, clock });
   return { clock, store, revocations, tokens: open(), open };
@@ -566,7 +567,7 @@ Deno.test("ASVS V7.4.1: a token that was revoked before it was ever shown is ref
     issuer: ISSUER,
     ttlSeconds: 900,
     keys,
-    revocations: await openRevocations(store, clock),
+    revocations: await openRevocations(store, clock, NO_OTHERS),
     clock,
   });
   deepStrictEqual(await verifyText(restarted, token), { ok: false, reason: "revoked" });

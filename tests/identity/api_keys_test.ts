@@ -15,11 +15,13 @@ import { newId } from "../../src/encoding/ids.ts";
 import { parseAddress, rangeHolds } from "../../src/encoding/ip_address.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { API_KEY_PREFIX, openApiKeys } from "../../src/identity/api_keys.ts";
+import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
+import { ManualFeed } from "../support/manual_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
 const DAY_MS = 86_400_000;
@@ -52,7 +54,7 @@ async function openKeys(knownMax = 100) {
   };
   const keyRing = await openKeyRing(memory, parseMasterKey(generateMasterKey()), clock);
   const sealed = (table: string) => sealedTable(store, keyRing, table);
-  const open = () => openApiKeys({ store, sealed, keyRing, clock, knownMax });
+  const open = () => openApiKeys({ store, sealed, keyRing, clock, feed: NO_OTHERS, knownMax });
   const order = {
     name: "nightly",
     ownerId: newId("usr", clock.now()),
@@ -706,4 +708,65 @@ Deno.test("an id of a stranger that is none asks the store for nothing", async (
   }
   deepStrictEqual(state.reads, []);
   doesNotThrow(() => keys.verify("\ud800"));
+});
+
+/** Keys at another instance over the same store, which is told by hand. */
+async function openElsewhere() {
+  const here = await openKeys();
+  const { memory, keyRing, clock } = here;
+  const feed = new ManualFeed();
+  const sealed = (table: string) => sealedTable(memory, keyRing, table);
+  return { ...here, feed, elsewhere: openApiKeys({ store: memory, sealed, keyRing, clock, feed }) };
+}
+
+Deno.test("ASVS V8.3.2: a key that one instance removes or rotates ends at the others once they are told, of it or of all", async () => {
+  for (const tellsAll of [false, true]) {
+    const { keys, elsewhere, feed, order } = await openElsewhere();
+    const { key, text } = await keys.create(order);
+    const told = tellsAll ? undefined : key.id;
+    strictEqual(await verdict(elsewhere, text), "ok");
+    const rotated = await keys.rotate(await found(keys, key.id), 0, "owner");
+    ok(rotated);
+    strictEqual(await verdict(elsewhere, text), "ok", "it is still at hand");
+    await feed.tell("api_keys", told);
+    strictEqual(await verdict(elsewhere, text), "key_wrong");
+    strictEqual(await verdict(elsewhere, rotated.text), "ok");
+    strictEqual(await keys.remove(await found(keys, key.id)), true);
+    await feed.tell("api_keys", told);
+    strictEqual(await verdict(elsewhere, rotated.text), "key_unknown");
+    await Promise.all([keys.flush(), elsewhere.flush()]);
+  }
+});
+
+Deno.test("a key that was asked for before another instance made it works once it is told, of it or of all", async () => {
+  for (const tellsAll of [false, true]) {
+    const { keys, elsewhere, feed, order, memory } = await openElsewhere();
+    const { key, text } = await keys.create(order);
+    const record = await memory.get("api_keys", key.id);
+    ok(record);
+    await memory.delete("api_keys", key.id);
+    strictEqual(await verdict(elsewhere, text), "key_unknown");
+    await memory.put("api_keys", key.id, record);
+    strictEqual(await verdict(elsewhere, text), "key_unknown", "it is not asked for again at once");
+    await feed.tell("api_keys", tellsAll ? undefined : key.id);
+    strictEqual(await verdict(elsewhere, text), "ok");
+    await elsewhere.flush();
+  }
+});
+
+Deno.test("ASVS V8.3.2: a read that began before the telling is not kept after it", async () => {
+  for (const tellsAll of [false, true]) {
+    const { store, memory, state, sealed, keyRing, clock, keys, order } = await openKeys();
+    const feed = new ManualFeed();
+    const slow = openApiKeys({ store, sealed, keyRing, clock, feed });
+    const { key, text } = await keys.create(order);
+    state.afterRead = async () => {
+      state.afterRead = () => Promise.resolve();
+      await memory.delete("api_keys", key.id);
+      await feed.tell("api_keys", tellsAll ? undefined : key.id);
+    };
+    strictEqual(await verdict(slow, text), "ok", "it was removed after it was asked for");
+    strictEqual(await verdict(slow, text), "key_unknown");
+    await slow.flush();
+  }
 });

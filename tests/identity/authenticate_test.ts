@@ -1,5 +1,5 @@
 // Tests of authenticate: one header, one scheme, one credential; who it is of is asked at every request; all else is nobody.
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { hash } from "node:crypto";
 import {
   type AuthenticationRefusal,
@@ -7,12 +7,15 @@ import {
   type Presented,
   type Recognition,
 } from "../../src/identity/authenticate.ts";
-import { BUILT_IN_ROLES } from "../../src/access/role.ts";
+import { grantsIn } from "../../src/access/grant.ts";
+import { BUILT_IN_ROLES, OWN_GRANTS } from "../../src/access/role.ts";
+import { Fault } from "../../src/faults/fault.ts";
 import type { Outcome } from "../../src/faults/outcome.ts";
 import type { Principal } from "../../src/access/principal.ts";
 import type { Kept } from "../../src/identity/kept.ts";
 import type { User } from "../../src/identity/users.ts";
-import { ISSUER, openIdentityUnderTest } from "../support/identity_under_test.ts";
+import { ISSUER, makeSharedMatter, openIdentityUnderTest } from "../support/identity_under_test.ts";
+import { ManualFeed } from "../support/manual_feed.ts";
 import { encodePart, forgeToken } from "./forge_token.ts";
 import { makeForeignKey } from "./foreign_key.ts";
 import { answerKeys, makeKey, startKeyServer } from "./oidc/issuer_under_test.ts";
@@ -381,4 +384,178 @@ Deno.test("ASVS V16.2.1: a genuine credential that is refused says whose it is, 
     claimed: key.id,
   });
   await entrance.close();
+});
+
+/** Two instances over one store; the second is told by hand of what the first changes. */
+async function openTwo() {
+  const matter = await makeSharedMatter();
+  const feed = new ManualFeed();
+  const here = await openIdentityUnderTest({}, matter);
+  const there = await openIdentityUnderTest({}, { ...matter, feed });
+  const { clock } = matter;
+  const present = async (credential: string): Promise<AuthenticationRefusal | Principal> => {
+    const recognition = await there.authenticate({
+      authorization: `Bearer ${credential}`,
+      proof: null,
+      method: "GET",
+      path: "/v1/models",
+      address: LOOPBACK,
+    });
+    return recognition.ok ? recognition.value : recognition.reason;
+  };
+  return {
+    here,
+    there,
+    feed,
+    clock,
+    present,
+    async close() {
+      await here.close();
+      await there.close();
+    },
+  };
+}
+
+/** What the second instance is told of: one record, or that any of a table may have changed. */
+for (const tellsAll of [false, true]) {
+  const scope = tellsAll ? "that anything changed" : "of it";
+
+  Deno.test(`ASVS V7.4.1, V8.3.2: what one instance ends or changes holds at the next request to another that is told ${scope}`, async () => {
+    const { here, feed, clock, present, close } = await openTwo();
+    const tell = (table: string, key: string): Promise<void> => feed.tell(table, tellsAll ? undefined : key);
+    const user = await here.users.create({
+      username: "ada",
+      password: PASSWORD,
+      roles: ["user", "labs"],
+      team: "default",
+    });
+    const kept = async (): Promise<Kept<User>> => {
+      const found = await here.users.read(user.id);
+      ok(found);
+      return found;
+    };
+    const issue = async (session: string) =>
+      await here.accessTokens.issue({ subject: user.id, session, scope: null, boundTo: null });
+    const grantsThere = async (credential: string): Promise<number | string> => {
+      const principal = await present(credential);
+      return typeof principal === "string" ? principal : principal.grants.length;
+    };
+    const [one, two, three] = [await issue("ses_1"), await issue("ses_1"), await issue("ses_2")];
+    const own = BUILT_IN_ROLES.get("user")?.grants.length ?? 0;
+    for (const { token } of [one, two, three]) strictEqual(await grantsThere(token), own);
+
+    // A role is made, changed and removed.
+    const role = { name: "labs", team: "default", description: "", builtIn: false, createdAtMs: 0 };
+    await here.roleBook.put({ ...role, grants: grantsIn(["model:infer/lab-*"]) }, undefined);
+    strictEqual(await grantsThere(one.token), own, "it is not told yet");
+    await tell("roles", '["default","labs"]');
+    const withRole = own + 1 + OWN_GRANTS.length;
+    strictEqual(await grantsThere(one.token), withRole);
+    await here.roleBook.put({ ...role, grants: [] }, here.roleBook.find("default", "labs"));
+    await tell("roles", '["default","labs"]');
+    strictEqual(await grantsThere(one.token), withRole - 1);
+
+    // A token is revoked, and a session ends.
+    await here.revocations.revoke(one.id, one.expiresAtSeconds * 1000);
+    await tell("revoked_tokens", one.id);
+    strictEqual(await present(one.token), "revoked");
+    ok(typeof await present(two.token) === "object");
+    await here.revocations.revoke("ses_1", clock.now() + 3_600_000);
+    await tell("revoked_tokens", "ses_1");
+    strictEqual(await present(two.token), "revoked");
+
+    // A key is removed.
+    const { key, text } = await here.apiKeys.create({
+      name: "notebook",
+      ownerId: user.id,
+      scopes: ["model:infer"],
+      addresses: [],
+      boundTo: null,
+      expiresAtMs: clock.now() + 86_400_000,
+      seenByOthers: false,
+    });
+    ok(typeof await present(text) === "object");
+    const keptKey = await here.apiKeys.read(key.id);
+    ok(keptKey && await here.apiKeys.remove(keptKey));
+    await tell("api_keys", key.id);
+    strictEqual(await present(text), "key_unknown");
+
+    // A user gets other roles, and is disabled.
+    ok(await here.users.replace(await kept(), { ...(await kept()).value, roles: [] }));
+    await tell("users", user.id);
+    strictEqual(await grantsThere(three.token), 0);
+    ok(await here.users.replace(await kept(), { ...(await kept()).value, disabled: true }));
+    await tell("users", user.id);
+    strictEqual(await present(three.token), "subject_inactive");
+
+    // A client gets other roles, and loses its tokens.
+    const { client } = await here.clients.create({
+      name: "nightly",
+      team: "default",
+      roles: ["user"],
+      authentication: "secret",
+      keys: [],
+    });
+    const order = { subject: client.id, clientId: client.id, session: null, scope: null, boundTo: null };
+    const ofClient = await here.accessTokens.issue(order);
+    strictEqual(await grantsThere(ofClient.token), own);
+    const keptClient = await here.clients.read(client.id);
+    ok(keptClient && await here.clients.replace(keptClient, { ...keptClient.value, disabled: true }));
+    await tell("clients", client.id);
+    strictEqual(await present(ofClient.token), "subject_inactive");
+    await close();
+  });
+
+  Deno.test(`a token of a signing key that another instance made is recognised by one that is told ${scope}`, async () => {
+    const { here, feed, clock, present, close } = await openTwo();
+    const user = await here.users.create({
+      username: "ada",
+      password: PASSWORD,
+      roles: ["user"],
+      team: "default",
+    });
+    const order = { subject: user.id, session: "ses_1", scope: null, boundTo: null };
+    const before = await here.accessTokens.issue(order);
+    clock.advance(1);
+    const keyId = await here.signingKeys.rotate();
+    const after = await here.accessTokens.issue(order);
+    strictEqual(await present(after.token), "key_unknown");
+    await feed.tell("signing_keys", tellsAll ? undefined : keyId);
+    for (const { token } of [before, after]) ok(typeof await present(token) === "object");
+    await close();
+  });
+}
+
+Deno.test("each table whose records are kept at hand is followed", async () => {
+  const { feed, close } = await openTwo();
+  deepStrictEqual(feed.tables(), ["api_keys", "clients", "revoked_tokens", "roles", "signing_keys", "users"]);
+  await close();
+});
+
+Deno.test("ASVS V16.5.3: while it is not known what other instances changed nobody is recognised, and nothing is looked at", async () => {
+  const { here, feed, present, close } = await openTwo();
+  const user = await here.users.create({
+    username: "ada",
+    password: PASSWORD,
+    roles: ["user"],
+    team: "default",
+  });
+  const { token } = await here.accessTokens.issue({
+    subject: user.id,
+    session: "ses_1",
+    scope: null,
+    boundTo: null,
+  });
+  ok(typeof await present(token) === "object");
+  feed.current = false;
+  for (const credential of [token, "abc", `pck_${"0".repeat(26)}_${"A".repeat(43)}`]) {
+    await rejects(present(credential), (thrown) => {
+      ok(thrown instanceof Fault);
+      deepStrictEqual([thrown.kind, thrown.details.retryAfterSeconds], ["unavailable", 1]);
+      return true;
+    });
+  }
+  feed.current = true;
+  ok(typeof await present(token) === "object");
+  await close();
 });

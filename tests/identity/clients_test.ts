@@ -20,7 +20,7 @@ async function openParts(before: Parameters<typeof openIdentityParts>[0] = {}) {
   const standings = openStandings(async (id) => {
     const found = await clients.read(id);
     return found && clientStanding(found.value);
-  });
+  }, parts.feed);
   const clients = openClients({ ...parts, standings });
   await parts.teams.create({ id: "blue", description: "", createdAtMs: 0 });
   return { ...parts, standings, clients };

@@ -8,6 +8,8 @@ import { Fault } from "../../src/faults/fault.ts";
 import { type DpopProofs, type DpopRefusal, openDpopProofs } from "../../src/identity/dpop_proof.ts";
 import { openMemoryReplayStore } from "../../src/identity/memory_replay_store.ts";
 import { ALGORITHMS, importPublicKey, thumbprint } from "../../src/identity/public_key.ts";
+import { openStoredReplayStore } from "../../src/identity/stored_replay_store.ts";
+import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { parseJws, type UntrustedObject, verifyJws } from "../../src/identity/strict_jws.ts";
 import { systemClock } from "../../src/time/clock.ts";
 import { manualClock } from "../support/manual_clock.ts";
@@ -28,7 +30,12 @@ function openProofs({ entriesMax = 1000, publicUrl = PUBLIC_URL } = {}) {
   const clock = manualClock(NOW_SECONDS * 1000);
   clock.advance(1_000_000); // the nonces' time is not at its start
   clock.jumpWall(-1_000_000);
-  const proofs = openDpopProofs({ publicUrl, clock, replays: openMemoryReplayStore(clock, entriesMax) });
+  const proofs = openDpopProofs({
+    publicUrl,
+    clock,
+    replays: openMemoryReplayStore(clock, entriesMax),
+    nonceKey: undefined,
+  });
   return { clock, proofs };
 }
 
@@ -553,6 +560,7 @@ Deno.test("a replay store that is not asked at once is waited for", async () => 
     publicUrl: PUBLIC_URL,
     clock,
     replays: { firstUse: (id, expiresAtMs) => Promise.resolve(asked.push([id, expiresAtMs]) > 1) },
+    nonceKey: undefined,
   });
   deepStrictEqual(await verify(claim({ nonce: proofs.nonce() }), proofs), {
     ok: false,
@@ -614,7 +622,12 @@ Deno.test("RFC 9449 §4.1, §7.1: the standard's own proofs pass every check up 
     strictEqual(await keyIdOf(jwk), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"); // §6.1
     if (token !== undefined) strictEqual(jws.value.claims.ath, hash("sha256", token, "base64url"));
     const clock = manualClock(iat * 1000);
-    const proofs = openDpopProofs({ publicUrl, clock, replays: openMemoryReplayStore(clock) });
+    const proofs = openDpopProofs({
+      publicUrl,
+      clock,
+      replays: openMemoryReplayStore(clock),
+      nonceKey: undefined,
+    });
     const reasonAt = async (text: string) => {
       const outcome = await proofs.verify(text, request, token);
       return outcome.ok ? "accepted" : outcome.reason;
@@ -633,6 +646,7 @@ function dpopServer() {
     publicUrl: PUBLIC_URL,
     clock: systemClock,
     replays: openMemoryReplayStore(systemClock),
+    nonceKey: undefined,
   });
   const outcomes: string[] = [];
   const fetched = async (url: string, init: { method?: string; headers?: HeadersInit | undefined }) => {
@@ -744,3 +758,72 @@ function parsedClaims(proof: string): UntrustedObject {
   const jws = parseJws(proof);
   return jws.ok ? jws.value.claims : {};
 }
+
+/** Instances that share a key of nonces and a store; the clock of each is so much ahead. */
+function openInstances(aheadMs: readonly number[], startMs = NOW_SECONDS * 1000) {
+  const clocks = aheadMs.map((ms) => manualClock(startMs + ms));
+  const store = openMemoryRecordStore(clocks[0] ?? manualClock(startMs));
+  const nonceKey = crypto.getRandomValues(new Uint8Array(32));
+  const proofs = clocks.map((clock) =>
+    openDpopProofs({ publicUrl: PUBLIC_URL, clock, replays: openStoredReplayStore(store), nonceKey })
+  );
+  return { clocks, proofs };
+}
+
+Deno.test("RFC 9449 §8: a nonce of one instance passes at another, and after a restart, where they share its key", async () => {
+  const { clocks: [clock, elsewhere], proofs: [one, other] } = openInstances([0, 0]);
+  ok(clock && elsewhere && one && other);
+  elsewhere.advance(0);
+  strictEqual(other.nonce(), one.nonce());
+  strictEqual((await verify(claim({ nonce: one.nonce() }), other)).ok, true);
+  const stranger = openInstances([0]).proofs[0];
+  deepStrictEqual(await verify(claim({ jti: "jti-2", nonce: stranger?.nonce() }), one), {
+    ok: false,
+    reason: "proof_nonce_wrong",
+  });
+});
+
+Deno.test("RFC 9449 §8: a shared nonce passes in its window of wall time and the next, and no longer", async () => {
+  // The start of a window.
+  const startMs = Math.ceil(NOW_SECONDS * 1000 / 150_000) * 150_000;
+  const { clocks: [clock], proofs: [proofs] } = openInstances([0], startMs);
+  ok(clock && proofs);
+  const nonce = proofs.nonce();
+  const verdict = async (jti: string): Promise<string> => {
+    const outcome = await verify(claim({ jti, nonce, iat: Math.floor(clock.now() / 1000) }), proofs);
+    return outcome.ok ? "ok" : outcome.reason;
+  };
+  clock.advance(149_999);
+  deepStrictEqual([proofs.nonce(), await verdict("1")], [nonce, "ok"]);
+  clock.advance(1);
+  ok(proofs.nonce() !== nonce);
+  strictEqual(await verdict("2"), "ok");
+  clock.advance(149_999);
+  strictEqual(await verdict("3"), "ok");
+  clock.advance(1);
+  strictEqual(await verdict("4"), "proof_nonce_wrong");
+});
+
+Deno.test("an instance whose clock is up to 5 s behind takes the nonces of the others, and none of later windows", async () => {
+  const startMs = Math.ceil(NOW_SECONDS * 1000 / 150_000) * 150_000;
+  for (const [behindMs, passes] of [[1, true], [5000, true], [5001, false]] as const) {
+    const { proofs: [ahead, behind] } = openInstances([0, -behindMs], startMs);
+    ok(ahead && behind);
+    ok(ahead.nonce() !== behind.nonce());
+    const iat = Math.floor((startMs - behindMs) / 1000);
+    strictEqual((await verify(claim({ iat, nonce: ahead.nonce() }), behind)).ok, passes, `${behindMs} ms`);
+  }
+});
+
+Deno.test("RFC 9449 §11.1: a proof that one instance took is no proof at another, as long as any of their clocks takes it", async () => {
+  const { clocks: [clock, slow], proofs: [one, other] } = openInstances([0, -5000]);
+  ok(clock && slow && one && other);
+  const nonce = one.nonce();
+  const proof = claim({ nonce });
+  strictEqual((await verify(proof, one)).ok, true);
+  deepStrictEqual(await verify(proof, other), { ok: false, reason: "proof_replayed" });
+  // By one clock it has expired, by the other it has not.
+  for (const each of [clock, slow]) each.advance(60_001);
+  deepStrictEqual(await verify(proof, one), { ok: false, reason: "proof_time_wrong" });
+  deepStrictEqual(await verify(proof, other), { ok: false, reason: "proof_replayed" });
+});

@@ -183,3 +183,17 @@ Deno.test("memory is bounded: the oldest goes once it is written, and one that i
   await uses.flush();
   deepStrictEqual(await written("d"), { lastUsedAtMs: clock.now() });
 });
+
+Deno.test("a use that another instance noted is read to the minute, and one of this instance to the millisecond", async () => {
+  const { clock, uses, state, store, table } = await openUses();
+  const elsewhere = openLastUses({ store, table, clock, usesMax: 10 });
+  uses.note("a", FAR_MS);
+  await untilWritten(state, 1);
+  clock.advance(60_000);
+  elsewhere.note("a", FAR_MS);
+  await untilWritten(state, 2);
+  strictEqual(await uses.read("a"), clock.now());
+  clock.advance(1);
+  uses.note("a", FAR_MS);
+  strictEqual(await uses.read("a"), clock.now());
+});

@@ -5,6 +5,7 @@ import { generateSigningKey, openSigningKeys } from "../../src/identity/signing_
 import { openStandings, type Standing } from "../../src/identity/standings.ts";
 import { openTeams } from "../../src/identity/teams.ts";
 import { openUsers, userStanding } from "../../src/identity/users.ts";
+import { type ChangeFeed, NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
@@ -24,19 +25,23 @@ export interface IdentityMatter {
 export const SESSION_TTL_SECONDS = 30 * 86_400;
 
 /** The parts, over an empty vault or, for a restart, over the matter of parts that were opened before. */
-export async function openIdentityParts(before: Partial<IdentityMatter> = {}) {
+export async function openIdentityParts(
+  before: Partial<IdentityMatter> = {},
+  feed: ChangeFeed = NO_OTHERS,
+) {
   const clock = before.clock ?? manualClock();
   const store = before.store ?? openMemoryRecordStore(clock);
   const masterKey = before.masterKey ?? parseMasterKey(generateMasterKey());
   const keyRing = await openKeyRing(store, masterKey, clock);
   const sealed = (table: string): SealedTable => sealedTable(store, keyRing, table);
-  const matter = { store, sealed, keyRing, clock };
-  const standings = openStandings(async (subject): Promise<Standing | undefined> =>
-    userStanding((await users.read(subject))?.value)
+  const matter = { store, sealed, keyRing, clock, feed };
+  const standings = openStandings(
+    async (subject): Promise<Standing | undefined> => userStanding((await users.read(subject))?.value),
+    feed,
   );
   const teams = await openTeams(matter);
   const users = await openUsers({ ...matter, teams, standings });
-  const revocations = await openRevocations(store, clock);
+  const revocations = await openRevocations(store, clock, feed);
   const sessions = openSessions({ ...matter, revocations, ttlSeconds: SESSION_TTL_SECONDS });
   return { ...matter, masterKey, standings, teams, users, revocations, sessions };
 }
@@ -59,6 +64,8 @@ export async function makeSigningKeys() {
       store,
       table,
       clock,
+      feed: NO_OTHERS,
+      signsAfterMs: 0,
       configured: pem,
       overlapMs: 3_600_000,
       recordRotation: () => Promise.resolve(),

@@ -3,10 +3,13 @@ import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/st
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync } from "node:crypto";
 import { Fault } from "../../src/faults/fault.ts";
 import { generateSigningKey, openSigningKeys } from "../../src/identity/signing_keys.ts";
+import { type ChangeFeed, NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import { withStartLock } from "../../src/store/start_lock.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
+import { ManualFeed } from "../support/manual_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
 const OVERLAP_MS = 3_600_000;
@@ -35,7 +38,8 @@ async function openVault() {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
   const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
-  return { clock, store, table: sealedTable(store, keyRing, "signing_keys") };
+  const table = sealedTable(store, keyRing, "signing_keys");
+  return { clock, store, table, feed: NO_OTHERS as ChangeFeed, signsAfterMs: 0 };
 }
 
 Deno.test("RFC 8037 §2, RFC 7638: the JWK set is the public half, named by its thumbprint, and nothing private", async () => {
@@ -193,4 +197,141 @@ Deno.test("of two rotations at once over one store one is refused, and one key s
   );
   const states = (await open(undefined, vault)).keys.list().map(({ state }) => state);
   deepStrictEqual(states, ["active", "retired"]);
+});
+
+/** Two instances over one store; each is told of the other's keys by hand. */
+async function openTwo(signsAfterMs = 1000) {
+  const vault = await openVault();
+  const [hereFeed, thereFeed] = [new ManualFeed(), new ManualFeed()];
+  const here = await open(undefined, { ...vault, feed: hereFeed, signsAfterMs });
+  const there = await open(undefined, { ...vault, feed: thereFeed, signsAfterMs });
+  return { ...vault, hereFeed, thereFeed, here: here.keys, there: there.keys };
+}
+
+Deno.test("a key that one instance makes verifies at the others once they are told, and the one before goes on verifying", async () => {
+  for (const told of ["", undefined]) {
+    const { here, there, thereFeed, clock } = await openTwo();
+    const old = here.active().keyId;
+    strictEqual(there.active().keyId, old);
+    clock.advance(1);
+    const next = await here.rotate();
+    strictEqual(there.publicKey(next), undefined);
+    await thereFeed.tell("signing_keys", told);
+    ok(there.publicKey(next) && there.publicKey(old));
+    deepStrictEqual(there.jwks(), here.jwks());
+    deepStrictEqual(there.list(), here.list());
+  }
+});
+
+Deno.test("a new key signs when it has been known for as long as others may take to hear of it, and the key before until then", async () => {
+  const { here, there, thereFeed, clock } = await openTwo();
+  const old = here.active().keyId;
+  clock.advance(1);
+  const next = await here.rotate();
+  deepStrictEqual(here.list().map(({ keyId, state }) => [keyId, state]), [[next, "active"], [
+    old,
+    "retired",
+  ]]);
+  strictEqual(here.active().keyId, old);
+  clock.advance(400);
+  await thereFeed.tell("signing_keys", next);
+  clock.jumpWall(86_400_000); // a wall clock hastens nothing
+  clock.advance(599);
+  deepStrictEqual([here.active().keyId, there.active().keyId], [old, old]);
+  clock.advance(1);
+  deepStrictEqual([here.active().keyId, there.active().keyId], [next, old]);
+  clock.advance(400);
+  deepStrictEqual([here.active().keyId, there.active().keyId], [next, next]);
+});
+
+Deno.test("of rotations close together each key signs in its turn, and an instance that starts among them signs with the last", async () => {
+  const { here, clock, store, table } = await openTwo();
+  const ids = [here.active().keyId];
+  for (let rotation = 0; rotation < 2; rotation++) {
+    clock.advance(400);
+    ids.push(await here.rotate());
+  }
+  const signing: (string | undefined)[] = [];
+  for (let step = 0; step < 4; step++) {
+    signing.push(here.active().keyId);
+    clock.advance(300);
+  }
+  // Made at 400 and 800 of the clock, which is asked at 800, 1100, 1400 and 1700.
+  deepStrictEqual(signing, [ids[0], ids[0], ids[1], ids[1]]);
+  clock.advance(0);
+  strictEqual(here.active().keyId, ids[2]);
+  const late = await open(undefined, { store, table, clock, feed: new ManualFeed(), signsAfterMs: 1000 });
+  strictEqual(late.keys.active().keyId, ids[2]);
+});
+
+Deno.test("tokens that the key before signed for a little longer are good until they expire", async () => {
+  const { here, there, thereFeed, clock } = await openTwo();
+  const old = here.active().keyId;
+  await here.rotate();
+  clock.advance(1000);
+  await thereFeed.tell("signing_keys", undefined);
+  clock.advance(999);
+  strictEqual(there.active().keyId, old, "the last moment at which it signs");
+  clock.advance(OVERLAP_MS);
+  ok(here.publicKey(old));
+  clock.advance(1);
+  strictEqual(here.publicKey(old), undefined);
+});
+
+Deno.test("where another instance rotated meanwhile a rotation is refused, and the next one is made", async () => {
+  const { here, there, store, table, clock } = await openTwo(0);
+  clock.advance(1);
+  const next = await here.rotate();
+  await rejects(there.rotate(), { kind: "conflict" });
+  strictEqual(there.active().keyId, next, "from now on it knows");
+  clock.advance(1);
+  const last = await there.rotate();
+  const states = (await open(undefined, { store, table, clock, feed: NO_OTHERS, signsAfterMs: 0 })).keys
+    .list();
+  deepStrictEqual(states.filter(({ state }) => state === "active").map(({ keyId }) => keyId), [last]);
+});
+
+Deno.test("two instances that start at once on an empty store, under the start lock, have one key", async () => {
+  const vault = await openVault();
+  const start = () => withStartLock(vault.store, vault.clock, () => open(undefined, vault));
+  const [one, other] = await Promise.all([start(), start()]);
+  strictEqual(one.keys.active().keyId, other.keys.active().keyId);
+  strictEqual((await vault.store.list("signing_keys", { limit: 10 })).length, 1);
+  strictEqual(one.recorded.length + other.recorded.length, 1);
+});
+
+Deno.test("two active keys, however they came to be, are retired together, and all instances choose the same of them", async () => {
+  const vault = await openVault();
+  const both = await Promise.all([open(undefined, vault), open(undefined, vault)]);
+  const again = await open(undefined, vault);
+  const third = await open(undefined, vault);
+  strictEqual(again.keys.active().keyId, third.keys.active().keyId);
+  strictEqual((await vault.store.list("signing_keys", { limit: 10 })).length, 2, "nothing kept them apart");
+  ok(both.some(({ keys }) => keys.active().keyId === again.keys.active().keyId));
+  vault.clock.advance(1);
+  const last = await again.keys.rotate();
+  const states = (await open(undefined, vault)).keys.list().map((
+    { keyId, state },
+  ) => [keyId === last, state]);
+  deepStrictEqual(states, [[true, "active"], [false, "retired"], [false, "retired"]]);
+});
+
+Deno.test("what was read before a rotation is not kept after it", async () => {
+  const vault = await openVault();
+  const feed = new ManualFeed();
+  const steps: (() => Promise<unknown>)[] = [];
+  const table = {
+    ...vault.table,
+    async list(page: Parameters<typeof vault.table.list>[0]) {
+      const found = await vault.table.list(page);
+      await steps.shift()?.();
+      return found;
+    },
+  };
+  const { keys } = await open(undefined, { ...vault, table, feed });
+  vault.clock.advance(1);
+  let next = "";
+  steps.push(async () => next = await keys.rotate());
+  await feed.tell("signing_keys", undefined);
+  strictEqual(keys.active().keyId, next);
 });

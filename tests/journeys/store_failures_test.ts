@@ -87,6 +87,18 @@ function boundedCalls(server: ServerUnderTest, credential?: string): Call {
   };
 }
 
+/** What is answered when what is at hand is stale: whoever does not turn away in twice the time does not do it at all. */
+async function statusLater(ask: () => Promise<Answer>): Promise<number> {
+  const endMs = performance.now() + 2 * STALE_MS;
+  let refused = 0;
+  // A single one may be a stall of this machine.
+  while (refused < 5 && performance.now() < endMs) {
+    refused = (await ask()).status === 503 ? refused + 1 : 0;
+    await pause(50);
+  }
+  return (await ask()).status;
+}
+
 /** Events of a server's log other than requests, from a place of its output on, each once; with the state that they tell. */
 function eventsSince(server: ServerUnderTest, from: number): readonly string[] {
   const lines = server.output().slice(from).split("\n").filter((line) => /^\{.*\}$/.test(line));
@@ -217,13 +229,7 @@ Deno.test({
           const account = { username: `late-${before}`, password: PASSWORD, roles: ["user"] };
           note("a change by an admin", (await admin("POST", "/v1/users", account)).status);
           note("`GET /readyz`, within `storeStaleMsMax`", (await nobody(patient)("GET", "/readyz")).status);
-          // Whoever does not turn away in twice the time does not do it.
-          const endMs = performance.now() + 2 * STALE_MS;
-          let late = await models(strict);
-          for (; late.status === 200 && performance.now() < endMs; late = await models(strict)) {
-            await pause(50);
-          }
-          note("a token or key that is at hand, later", late.status);
+          note("a token or key that is at hand, later", await statusLater(() => models(strict)));
           note("`GET /readyz`, later", (await nobody(strict)("GET", "/readyz")).status);
           strictEqual(await bannedOn(strict), 403);
           strictEqual((await nobody(strict)("GET", "/healthz")).status, 200);

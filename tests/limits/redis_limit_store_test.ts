@@ -35,8 +35,12 @@ const MOVE_BACK = {
         for i = 1, #kept, 2 do redis.call("ZADD", key, string.format("%.0f", kept[i + 1] - ms), kept[i]) end
       elseif kind == "string" then
         local kept = redis.call("GET", key)
-        local before, at = string.match(kept, "^(.-)(%d+)$")
-        if at then redis.call("SET", key, before .. string.format("%.0f", at - ms), "KEEPTTL") end
+        if string.find(key, ":rate:", 1, true) then
+          local level, at = struct.unpack("<dd", kept)
+          redis.call("SET", key, struct.pack("<dd", level, at - ms), "KEEPTTL")
+        elseif kept ~= "settled" then
+          redis.call("SET", key, kept - ms, "KEEPTTL")
+        end
       end
       local px = redis.call("PTTL", key)
       if px < 0 then error("a key without an end: " .. key) end
@@ -186,12 +190,13 @@ redisTest(
   },
 );
 
-redisTest("large numbers are kept in digits", async ({ server, prefix, store }) => {
+redisTest("large numbers are kept exactly", async ({ server, redis, prefix, store }) => {
   await store.take("hold", [count("a", 2 ** 53 - 1, 10 ** 15), rate("a", 10 ** 10, 10 ** 10 - 1, 900_000)]);
   strictEqual(await server.cli("HGET", `{${prefix}}:book:day`, "a"), "1000000000000000");
-  match(await server.cli("GET", `{${prefix}}:rate:a`), /^8999999999100000 \d{13}$/);
-  const [look] = await store.take(null, [rate("a", 10 ** 10, 2, 900_000)]);
-  strictEqual(typeof look?.allowed, "boolean");
+  match(await server.cli("GET", `{${prefix}}:hold:hold`), /^\d{13}$/);
+  const level = await redis.call(redis.key("rate:a"), ["GETRANGE", redis.key("rate:a"), "0", "7"]);
+  ok(level instanceof Uint8Array);
+  strictEqual(new DataView(level.buffer).getFloat64(0, true), 8_999_999_999_100_000);
 });
 
 redisTest("a key of another form is a failure, and nothing is taken", async ({ redis, store }) => {

@@ -56,7 +56,10 @@ function feedTest(
           faults,
           connect,
           openStore: async () =>
-            openRedisRecordStore(await connect(), clock, `instance-${++instances}`, CHANGES_KEPT_MAX),
+            openRedisRecordStore(await connect(), clock, `instance-${++instances}`, {
+              changesKeptMax: CHANGES_KEPT_MAX,
+              quietTables: ["quiet"],
+            }),
           async openFeed(options) {
             const feed = await openRedisChangeFeed({
               redis: options?.redis ?? await connect(),
@@ -96,6 +99,16 @@ async function recover(feed: ChangeFeed): Promise<void> {
   }
   throw new Error("the feed did not recover");
 }
+
+feedTest("changes of a quiet table are told to nobody, and take no place of others", async (world) => {
+  const store = await world.openStore();
+  const feed = await world.openFeed();
+  const heard = listen(feed, "t", "quiet");
+  await store.put("t", "a", bytes(1));
+  for (let count = 0; count < 2 * CHANGES_KEPT_MAX; count++) await store.put("quiet", `k${count}`, bytes(1));
+  await feed.catchUp();
+  deepStrictEqual(heard(), ["t a"]);
+});
 
 feedTest(
   "what an instance changes is told to the followers of its table, on every instance",
@@ -338,7 +351,9 @@ feedTest(
 feedTest(
   "a follower that stays behind by very many records is told once that all have changed",
   async (world) => {
-    const store = openRedisRecordStore(await world.connect(), world.clock, "many", 10_000);
+    const store = openRedisRecordStore(await world.connect(), world.clock, "many", {
+      changesKeptMax: 10_000,
+    });
     const feed = await world.openFeed();
     const heard = listen(feed, "t", "u");
     const changes = (count: number) =>

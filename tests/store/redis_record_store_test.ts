@@ -347,7 +347,7 @@ redisTest("what somebody else put into Redis is a fault, never a value", async (
 });
 
 redisTest("the log of changes is cut to the length that is kept", async (world) => {
-  const store = openRedisRecordStore(world.redis, manualClock(), "here", 5);
+  const store = openRedisRecordStore(world.redis, manualClock(), "here", { changesKeptMax: 5 });
   const changes = Array.from(
     { length: 9 },
     (_, index) => ({ table: "t", key: `k${index}`, value: bytes(1) }),

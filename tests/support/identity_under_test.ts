@@ -3,11 +3,14 @@ import { type Identity, openIdentity } from "../../src/assembly/identity.ts";
 import type { Opened } from "../../src/assembly/trust.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { parseConfig } from "../../src/config/config.ts";
+import type { ChangeFeed } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import type { RecordStore } from "../../src/store/record_store.ts";
 import { openLog } from "../../src/telemetry/log.ts";
-import { openKeyRing } from "../../src/vault/key_ring.ts";
+import { type KeyRing, openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { type ManualClock, manualClock } from "./manual_clock.ts";
+import { trustOver } from "./trust_over.ts";
 
 export const ISSUER = "https://ai.example.com";
 
@@ -17,11 +20,27 @@ export interface IdentityUnderTest extends Identity {
   close(): Promise<void>;
 }
 
-/** @param variables settings besides the public address */
+/** What instances share. */
+export interface SharedMatter {
+  readonly clock: ManualClock;
+  readonly store: RecordStore;
+  readonly keyRing: KeyRing;
+}
+
+export async function makeSharedMatter(): Promise<SharedMatter> {
+  const clock = manualClock();
+  const store = openMemoryRecordStore(clock);
+  return { clock, store, keyRing: await openKeyRing(store, parseMasterKey(generateMasterKey()), clock) };
+}
+
+/**
+ * @param variables settings besides the public address
+ * @param instance what it shares with others, and what tells it of them
+ */
 export async function openIdentityUnderTest(
   variables: Readonly<Record<string, string>> = {},
+  instance: Partial<SharedMatter> & { readonly feed?: ChangeFeed } = {},
 ): Promise<IdentityUnderTest> {
-  const clock = manualClock();
   const parsed = parseConfig({
     variables: { PORTCULLIS_PUBLIC_URL: ISSUER, ...variables },
     file: undefined,
@@ -29,11 +48,10 @@ export async function openIdentityUnderTest(
     storeExists: () => false,
   });
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.mistakes));
-  const store = openMemoryRecordStore(clock);
-  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const { clock, store, keyRing } = { ...await makeSharedMatter(), ...instance };
   const log = openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) });
   const opened: Opened = [];
-  const trust = { store, keyRing, trail: memoryAuditTrail() };
+  const trust = trustOver({ store, keyRing, trail: memoryAuditTrail(), feed: instance.feed });
   const identity = await openIdentity(trust, parsed.config, clock, log, opened);
   return {
     ...identity,

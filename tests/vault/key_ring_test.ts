@@ -6,6 +6,7 @@ import { encodeBase64url } from "../../src/encoding/base64url.ts";
 import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import type { RecordStore } from "../../src/store/record_store.ts";
 import { importSealingKey, open, seal } from "../../src/vault/aead.ts";
 import { type HashPurpose, openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
@@ -138,7 +139,14 @@ Deno.test("a pseudonym is 22 characters, and another for each text, purpose and 
   notStrictEqual((await emptyVault().openRing()).pseudonym("account", "ada"), pseudonym);
 });
 
-const PURPOSES: readonly HashPurpose[] = ["account", "address", "api_key", "client_secret", "refresh_token"];
+const PURPOSES: readonly HashPurpose[] = [
+  "account",
+  "address",
+  "api_key",
+  "client_secret",
+  "dpop_nonce",
+  "refresh_token",
+];
 
 Deno.test("ASVS V11.4.1: a keyed hash is HMAC-SHA-256 under a key of its own, which no pseudonym can give away", async () => {
   const { store, masterKey, openRing } = emptyVault();
@@ -179,4 +187,46 @@ Deno.test("property: no pseudonym is a part of a keyed hash, whatever the purpos
     notStrictEqual(ring.pseudonym(other, text), encodeBase64url(hash.subarray(0, 16)));
     if (one !== other) notStrictEqual(ring.keyedHash(other, text).toHex(), hash.toHex());
   }));
+});
+
+/** Adds a seal key that is newer than those in the store. */
+async function addSealKey({ store, masterKey }: Pick<ReturnType<typeof emptyVault>, "store" | "masterKey">) {
+  const keys = await store.list("data_keys", { limit: 10 });
+  const newest = `${keys.at(-1)?.key}z`;
+  const master = await importSealingKey("master", masterKey);
+  await store.put("data_keys", newest, await seal(master, `data_keys/${newest}`, new Uint8Array(32).fill(7)));
+}
+
+Deno.test("a value that another instance sealed under a key of its making opens at once, at several places together", async () => {
+  const vault = emptyVault();
+  const ring = await vault.openRing();
+  await addSealKey(vault);
+  const elsewhere = await vault.openRing();
+  const sealed = await Promise.all(["t/1", "t/2", "t/3"].map((place) => elsewhere.seal(place, PLAIN)));
+  const opened = await Promise.all(sealed.map((value, at) => ring.open(`t/${at + 1}`, value)));
+  deepStrictEqual(opened, [PLAIN, PLAIN, PLAIN]);
+  // It goes on to seal under the key that it began with, which the others have as well.
+  deepStrictEqual(await elsewhere.open("t/4", await ring.seal("t/4", PLAIN)), PLAIN);
+});
+
+Deno.test("keys are read again for a value of an unknown key, and for no other", async () => {
+  const vault = emptyVault();
+  let lists = 0;
+  const store: RecordStore = {
+    ...vault.store,
+    list(table, page) {
+      lists++;
+      return vault.store.list(table, page);
+    },
+  };
+  const ring = await openKeyRing(store, vault.masterKey, vault.clock);
+  const before = lists;
+  deepStrictEqual(await ring.open("t/k", await ring.seal("t/k", PLAIN)), PLAIN);
+  strictEqual(lists, before);
+  await addSealKey(vault);
+  const elsewhere = await vault.openRing();
+  for (let time = 0; time < 3; time++) {
+    deepStrictEqual(await ring.open("t/k", await elsewhere.seal("t/k", PLAIN)), PLAIN);
+  }
+  strictEqual(lists, before + 1);
 });

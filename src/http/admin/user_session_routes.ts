@@ -78,7 +78,7 @@ export function userSessionRoutes(parts: AdminParts): AnyRoute[] {
         if (isOneself(principal, issuer, user.id)) throw notOneself("a user");
         requireNotStronger(roleBook, principal, user);
         await exchange.record.changing("user:write", `user/${user.id}`, null, { failures: "forgotten" });
-        return { status: 200, body: { unlocked: signIn.unlock(user.username) } };
+        return { status: 200, body: { unlocked: await signIn.unlock(user.username) } };
       },
     }),
   ];

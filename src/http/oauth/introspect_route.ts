@@ -4,6 +4,7 @@ import { decide } from "../../access/decide.ts";
 import { formatGrant } from "../../access/grant.ts";
 import { type AccessTokenClaims, OWN_CLIENT } from "../../identity/access_token.ts";
 import { API_KEY_PREFIX, type ApiKeys } from "../../identity/api_keys.ts";
+import { type CurrentFeed, requireCurrent } from "../../identity/require_current.ts";
 import type { Session } from "../../identity/sessions.ts";
 import { requireAccess } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
@@ -17,6 +18,7 @@ import { INTROSPECT_PATH } from "./oauth_paths.ts";
 /** What the route needs. */
 export interface IntrospectParts extends ClientAuthenticationParts, AccountPrincipalParts, FindTokenParts {
   readonly apiKeys: ApiKeys;
+  readonly feed: CurrentFeed;
 }
 
 const introspectFields = z.object({ ...tokenFields, ...clientFields });
@@ -63,6 +65,8 @@ export function introspectRoute(parts: IntrospectParts): AnyRoute {
     faults: ["forbidden"],
     async handle(exchange, fields) {
       const { issuer, standings } = parts;
+      // What is said here is believed elsewhere: nothing of what may be over.
+      requireCurrent(parts.feed);
       // RFC 7662 §2.1: nobody asks who has not proved to be somebody; else tokens could be tried out here.
       const client = await requireClient(parts, exchange, INTROSPECT_PATH, fields);
       const principal = clientPrincipal(parts, client);

@@ -1,7 +1,7 @@
 // Open Redis: the port Redis over one connection at a time, with a breaker: while there is none, every call fails at once.
 import { hash } from "node:crypto";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
-import { Fault } from "../../faults/fault.ts";
+import { Fault, type FaultDetails } from "../../faults/fault.ts";
 import { findRedis, keyName, type RedisSettings } from "./find_redis.ts";
 import type { Redis, RedisArgument, RedisReply, RedisScript } from "./redis.ts";
 import { type RedisConnection, RedisErrorReply } from "./redis_connection.ts";
@@ -41,7 +41,7 @@ export async function openRedis(settings: RedisSettings, watch: RedisWatch): Pro
   try {
     use(await find());
   } catch (error) {
-    throw unavailable(messageOf(error), error);
+    throw unavailable(messageOf(error), { cause: error });
   }
   await inspect();
 
@@ -121,8 +121,10 @@ export async function openRedis(settings: RedisSettings, watch: RedisWatch): Pro
 
   async function send(words: readonly RedisArgument[]): Promise<RedisReply> {
     const current = connection;
-    if (current === undefined) throw new Error(downReason);
-    if (underWay >= UNDER_WAY_MAX) throw new Error(`${UNDER_WAY_MAX} commands wait for an answer`);
+    if (current === undefined) throw unavailable(downReason, { notSent: true });
+    if (underWay >= UNDER_WAY_MAX) {
+      throw unavailable(`${UNDER_WAY_MAX} commands wait for an answer`, { notSent: true });
+    }
     underWay++;
     try {
       return await current.send(words);
@@ -179,13 +181,14 @@ function isReply(error: unknown, code: string): boolean {
 
 /** Of an error answer only its first word and the script's line: the rest may quote what was sent. */
 function toUnavailable(error: unknown): Fault {
-  if (!(error instanceof RedisErrorReply)) return unavailable(messageOf(error), error);
+  if (error instanceof Fault) return error;
+  if (!(error instanceof RedisErrorReply)) return unavailable(messageOf(error), { cause: error });
   const line = /\buser_script:(\d+)/.exec(error.message)?.[1];
   return unavailable(`it answers ${error.code}${line === undefined ? "" : ` in line ${line} of the script`}`);
 }
 
-function unavailable(reason: string, cause?: unknown): Fault {
-  return new Fault("unavailable", `Cannot use Redis: ${reason}`, { retryAfterSeconds: 1, cause });
+function unavailable(reason: string, more: Pick<FaultDetails, "cause" | "notSent"> = {}): Fault {
+  return new Fault("unavailable", `Cannot use Redis: ${reason}`, { retryAfterSeconds: 1, ...more });
 }
 
 function messageOf(error: unknown): string {

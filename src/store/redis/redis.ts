@@ -19,7 +19,7 @@ export interface Redis {
    */
   key(name: string): string;
   /**
-   * Runs a script. All of it happens or none of it; after a Fault nobody knows which.
+   * Runs a script. All of it happens or none of it; after a Fault nobody knows which, unless that says `notSent`.
    *
    * @param keys whole names, as `key` gives them
    * @throws Fault `unavailable` when Redis is out of reach, too slow, out of memory, read-only or answers any error

@@ -229,6 +229,8 @@ export async function openWorld(policies: readonly LimitPolicy[] = []) {
     changeMeanwhile(change: () => Promise<unknown>): void {
       const { write } = store;
       store.write = async (changes) => {
+        // What a sign-in counts beforehand is no record that anybody changes.
+        if (changes.every(({ table }) => table.startsWith("lockout_"))) return await write(changes);
         store.write = write;
         await change();
         return await write(changes);

@@ -1,6 +1,7 @@
 // Tests of introspection: what is said of tokens that are worth something, and nothing of all others (RFC 7662).
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { makeForeignKey } from "../../identity/foreign_key.ts";
+import { ManualFeed } from "../../support/manual_feed.ts";
 import { basic, claimsOf, refreshing } from "./oauth_messages.ts";
 import {
   assertionOf,
@@ -8,6 +9,7 @@ import {
   ISSUER,
   type OauthUnderTest,
   openHolder,
+  openOauthUnderTest,
   REVOKE_URL,
   TOKEN_URL,
   withOauth,
@@ -271,4 +273,40 @@ Deno.test("the record of an introspection names whose token was asked about, whe
     strictEqual(await recorded(red, body.access_token), `user/${user.id}`);
     deepStrictEqual(await red.ask(body.access_token), INACTIVE);
   });
+});
+
+Deno.test("nothing is said of any token while it is not known what other instances changed", async () => {
+  const feed = new ManualFeed();
+  const oauth = await openOauthUnderTest({}, undefined, feed);
+  try {
+    const asker = await openAsker(oauth);
+    const { by } = await oauth.secretClient(["user"]);
+    const { body } = await oauth.post(TOKEN_URL, GRANT, by);
+    feed.current = false;
+    const answer = await oauth.post(INTROSPECT_URL, { token: String(body.access_token) }, by);
+    deepStrictEqual([answer.status, answer.body.error], [503, "temporarily_unavailable"]);
+    strictEqual(answer.headers.get("retry-after"), "1");
+    feed.current = true;
+    strictEqual((await asker.ask(body.access_token)).active, true);
+  } finally {
+    await oauth.close();
+  }
+});
+
+Deno.test("a token that another instance revoked is worth nothing here once that is told", async () => {
+  const feed = new ManualFeed();
+  const elsewhere = await openOauthUnderTest();
+  const oauth = await openOauthUnderTest({}, elsewhere, feed);
+  try {
+    const asker = await openAsker(oauth);
+    const { by } = await elsewhere.secretClient(["user"]);
+    const { body } = await elsewhere.post(TOKEN_URL, GRANT, by);
+    strictEqual((await asker.ask(body.access_token)).active, true);
+    strictEqual((await elsewhere.post(REVOKE_URL, { token: String(body.access_token) }, by)).status, 200);
+    await feed.tell("revoked_tokens", String(claimsOf(body.access_token).jti));
+    deepStrictEqual(await asker.ask(body.access_token), INACTIVE);
+  } finally {
+    await oauth.close();
+    await elsewhere.close();
+  }
 });

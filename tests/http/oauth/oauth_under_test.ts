@@ -11,6 +11,7 @@ import { standardHeaders } from "../../../src/http/middleware/standard_headers.t
 import { oauthRoutes } from "../../../src/http/oauth/oauth_routes.ts";
 import { thumbprint } from "../../../src/identity/public_key.ts";
 import { NO_BANS, NO_PRESSURE, openLimiterUnderTest } from "../../support/limits_under_test.ts";
+import type { ChangeFeed } from "../../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../../src/store/record_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
@@ -20,6 +21,7 @@ import { type ForeignKey, makeForeignKey } from "../../identity/foreign_key.ts";
 import { forgeToken } from "../../identity/forge_token.ts";
 import { responseOf } from "../../support/app_under_test.ts";
 import { type ManualClock, manualClock } from "../../support/manual_clock.ts";
+import { trustOver } from "../../support/trust_over.ts";
 import { basic, type Form, type JsonAnswer } from "./oauth_messages.ts";
 
 export const ISSUER = "https://ai.example.com";
@@ -47,11 +49,12 @@ async function makeMatter(): Promise<Matter> {
  * Opens it.
  *
  * @param options.tokenRatePerMinute of the tier that clients are under
- * @param before for a restart: what was open before
+ * @param before for a restart, or another instance: what was open before
  */
 export async function openOauthUnderTest(
   { tokenRatePerMinute = 1_000_000, externalIssuers = [] as readonly string[] } = {},
   before?: Matter,
+  feed?: ChangeFeed,
 ) {
   const { clock, store, keyRing } = before ?? await makeMatter();
   const trail = memoryAuditTrail();
@@ -72,7 +75,13 @@ export async function openOauthUnderTest(
     issuers: [],
   };
   const opened: Opened = [];
-  const identity = await openIdentity({ store, keyRing, trail }, settings as Config, clock, log, opened);
+  const identity = await openIdentity(
+    trustOver({ store, keyRing, trail, feed }),
+    settings as Config,
+    clock,
+    log,
+    opened,
+  );
   const eventsOfOpening = trail.events.length;
   const gate: GateParts = {
     ...identity,
