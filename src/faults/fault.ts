@@ -57,8 +57,13 @@ export interface FaultDetails {
   readonly retryAfterSeconds?: number;
   /** For 401: why the credential was refused, in the words of RFC 6750 §3.1 and RFC 9449 §7.1. Absent when none was sent. */
   readonly tokenError?: "invalid_token" | "invalid_dpop_proof" | "use_dpop_nonce";
-  /** For 401: whether what was sent is nothing that this server, or an issuer that it trusts, ever gave out. It counts towards a ban. */
-  readonly isGuess?: boolean;
+  /**
+   * For 401: a short digest of the credential, where that is nothing that this server, or an issuer that it trusts, ever gave
+   * out. It counts towards a ban, once for the same digest.
+   */
+  readonly guess?: string;
+  /** For `target_invalid`: whether it is the Host that is not served here. That counts towards no ban. */
+  readonly isHostRefused?: boolean;
   /** For 401: the scheme that the credential came by. */
   readonly scheme?: "Bearer" | "DPoP";
   /** For 403: the action that is missing, in the words of RFC 6750 §3.1. */

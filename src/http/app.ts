@@ -31,7 +31,7 @@ import { type BodyBudget, openBodyBudget } from "./middleware/body_budget.ts";
 import type { BodyBounds } from "./middleware/body_pieces.ts";
 import type { BanWatch } from "./middleware/ban_watch.ts";
 import { clientAddress } from "./middleware/client_address.ts";
-import { isGuessedCredential } from "./middleware/guessed_credential.ts";
+import { guessDigest, isGuessedCredential } from "./middleware/guessed_credential.ts";
 import { addLimitFields } from "./middleware/limit_fields.ts";
 import { parseFields } from "./middleware/parse_fields.ts";
 import { parseQuery } from "./middleware/parse_query.ts";
@@ -156,7 +156,7 @@ export function createApp(parts: GateParts, routes: readonly AnyRoute[]): App {
       const id = newId("req", clock.now());
       const bytes = addressOf(request, peer, parts);
       const address = formatAddress(bytes);
-      await parts.banWatch.note(fault, request.url, clientNetwork(bytes), address, id);
+      await parts.banWatch.note(fault, request, clientNetwork(bytes), address, id);
       const { status, code } = FAULT_TABLE[fault.kind];
       const level = fault.kind === "internal" ? "error" : "info";
       log.write(level, "request", {
@@ -379,7 +379,7 @@ function notRecognised(
   return new Fault("unauthenticated", message, {
     tokenError,
     scheme: isProofScheme ? "DPoP" : "Bearer",
-    isGuess: isGuessedCredential(refused),
+    ...(isGuessedCredential(refused) ? { guess: guessDigest(authorization ?? "") } : {}),
   });
 }
 
@@ -406,7 +406,7 @@ async function afterRefusal(parts: Gate, route: AnyRoute, exchange: Exchange, fa
     // Whoever sends what is refused before the act must not do it for nothing. The answer stays what it is.
     await takeRates(limiter, [rateTiers.user], callerOf(principal), []).catch(() => {});
   }
-  await banWatch.note(fault, request.url, clientNetwork, formatAddress(exchange.address), exchange.id);
+  await banWatch.note(fault, request, clientNetwork, formatAddress(exchange.address), exchange.id);
 }
 
 /** Refusals that are no use of the server by its caller. */
@@ -422,11 +422,13 @@ function callerOf({ issuer, subject }: Principal): string {
   return `${issuer} ${subject}`;
 }
 
-/** Every refusal on a route that is not public is in the trail before it is answered; without a record the answer is 503. */
+/**
+ * Every refusal on a route that is not public is in the trail before it is answered; without a record the answer is 503. Of those
+ * who are banned the ban is in the trail: it would grow by whatever they send.
+ */
 async function recordRefusal(route: AnyRoute, exchange: Exchange, fault: Fault): Promise<Fault> {
-  if (route.policy.kind === "public" || route.policy.kind === "nothing" || exchange.record.verdictRecorded) {
-    return fault;
-  }
+  const isOpen = route.policy.kind === "public" || route.policy.kind === "nothing";
+  if (isOpen || fault.kind === "banned" || exchange.record.verdictRecorded) return fault;
   const { status, code } = FAULT_TABLE[fault.kind];
   try {
     await exchange.record.refused(status, code, fault.message);

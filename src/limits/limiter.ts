@@ -26,7 +26,8 @@ export interface Limiter {
   refusal(cell: GuardedCell): LimitDecision | undefined;
   /**
    * As `LimitStore.settle`, for a hold that was allowed. Never throws, never waits: what the store does not take now is tried
-   * again until it does. 10,000 may wait; the oldest is then dropped, and what it had taken stays charged.
+   * again until it does. 10,000 may wait, then the oldest is dropped: what it had taken stays charged, and its tallies are lost.
+   * So is one whose answer was lost 55 minutes ago: what the store had done by then stands, but it is not done twice.
    */
   settle(hold: string, used: readonly UsedCell[], tallies: readonly Tally[]): void;
   /** As `LimitStore.sums`: without what waits. */
@@ -66,7 +67,7 @@ export function openLimiter(options: {
 }): Limiter {
   const { store, local, degradedFraction, clock, log } = options;
   const refused = new RefusedRates();
-  const queue = new SettlementQueue(store, log, {
+  const queue = new SettlementQueue(store, clock, log, {
     waits: scheduleRound,
     settled: (used) => refused.forget(used, clock.monotonic()),
   });
@@ -115,11 +116,9 @@ export function openLimiter(options: {
     cells: readonly GuardedCell[],
     thrown: unknown,
   ): Promise<readonly LimitDecision[]> {
-    // Nobody knows whether it was taken; that settling comes first, or comes twice, does no harm.
-    if (hold !== null) {
-      queue.wait({ hold, used: cells.map(({ cell }) => ({ cell, used: 0 })), tallies: [] });
-    }
     const fault = toFault(thrown);
+    // Where it was sent, nobody knows whether it was taken; that settling comes first, or comes twice, does no harm.
+    if (hold !== null && fault.details.notSent !== true) queue.giveBack(hold, cells.map(({ cell }) => cell));
     if (fault.kind !== "unavailable") throw fault;
     if (!isDegraded) {
       isDegraded = true;

@@ -12,12 +12,14 @@ export interface Settlement {
   readonly tallies: readonly Tally[];
 }
 
-/** More settlements, and more takes, are not kept: the oldest goes. */
+/** More than these of each kind are not kept: the oldest goes. */
 export const SETTLEMENTS_WAITING_MAX = 10_000;
 /** So many are sent at once when the store is back. */
 const BATCH = 100;
 
-/** One that waits. */
+/** Takes without an answer wait by themselves: however many fail, they push out no settlement. */
+type Kind = "settlements" | "takes";
+
 interface Waiting extends Settlement {
   /** When it was sent for the first time, by the monotonic clock; undefined while it is certain that it never was. */
   readonly sentAtMs: number | undefined;
@@ -29,13 +31,11 @@ export class SettlementQueue {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #told: { waits(): void; settled(used: readonly UsedCell[]): void };
-  #settlements: Waiting[] = [];
-  /** Takes without an answer. By themselves, so that however many fail they push out no settlement. */
-  #takes: Waiting[] = [];
+  readonly #waiting: Record<Kind, Waiting[]> = { settlements: [], takes: [] };
   readonly #underWay = new Set<Promise<unknown>>();
   /** From a failure to the next `retry` nothing is sent: a store in trouble is spared. */
   #isSparing = false;
-  #dropped = { settlements: 0, takes: 0 };
+  #dropped: Record<Kind, number> = { settlements: 0, takes: 0 };
   #isClosed = false;
 
   /** @param told `waits`: something waits for `retry` · `settled`: the store has settled this */
@@ -52,17 +52,17 @@ export class SettlementQueue {
   }
 
   get isEmpty(): boolean {
-    return this.#waitingCount() === 0;
+    return this.#count() === 0;
   }
 
   /** Settles now, or at a later `retry`. Never throws. */
   settle(settlement: Settlement): void {
-    if (this.#isSparing) return this.#keepSettlement({ ...settlement, sentAtMs: undefined });
+    if (this.#isSparing) return this.#keep("settlements", { ...settlement, sentAtMs: undefined });
     const { hold, used, tallies } = settlement;
     const askedAtMs = this.#clock.monotonic();
     const fail = (thrown: unknown) => {
       this.#isSparing = true;
-      this.#keepSettlement({ ...settlement, sentAtMs: wasSent(thrown) ? askedAtMs : undefined });
+      this.#keep("settlements", { ...settlement, sentAtMs: wasSent(thrown) ? askedAtMs : undefined });
     };
     let sent: Promise<void> | void;
     try {
@@ -78,20 +78,14 @@ export class SettlementQueue {
   /** Gives back, at the next `retry`, what a take without an answer may have taken: the store has just failed. */
   giveBack(hold: string, cells: readonly LimitCell[]): void {
     this.#isSparing = true;
-    this.#keepTake({
-      hold,
-      used: cells.map((cell) => ({ cell, used: 0 })),
-      tallies: [],
-      // It adds nothing up and a hold corrects once, so this may be told at any time.
-      sentAtMs: undefined,
-    });
+    const used = cells.map((cell) => ({ cell, used: 0 }));
+    this.#keep("takes", { hold, used, tallies: [], sentAtMs: undefined });
   }
 
   /** Tries once to settle each that waits; those that cannot be settled wait on. Never rejects. */
   async retry(): Promise<void> {
     this.#isSparing = false;
-    const isBack = await this.#retryEach(this.#settlements, (settlement) => this.#keepSettlement(settlement));
-    if (isBack) await this.#retryEach(this.#takes, (take) => this.#keepTake({ ...take, sentAtMs: undefined }));
+    if (await this.#retryEach("settlements")) await this.#retryEach("takes");
     this.logDropped();
   }
 
@@ -103,16 +97,15 @@ export class SettlementQueue {
   /** Gives up what waits, and from now on what fails. */
   close(): void {
     this.#isClosed = true;
-    this.#dropped.settlements += this.#settlements.length;
-    this.#dropped.takes += this.#takes.length;
-    this.#settlements = [];
-    this.#takes = [];
+    for (const kind of ["settlements", "takes"] as const) {
+      this.#dropped[kind] += this.#waiting[kind].splice(0).length;
+    }
     this.logDropped();
   }
 
   /**
-   * Tells how many went since it told last. Of settlements the tallies are lost and what was reserved stays charged, unless the
-   * store had settled them and only the answer was lost; what takes without an answer had taken, if anything, stays charged.
+   * Tells how many went since it told last. Of a settlement the tallies are lost and what was reserved stays charged, unless the
+   * store had settled it and only the answer was lost. What a take without an answer took, if anything, stays charged.
    */
   logDropped(): void {
     const { settlements, takes } = this.#dropped;
@@ -122,16 +115,18 @@ export class SettlementQueue {
   }
 
   /** Whether the store takes any, as far as is known. */
-  async #retryEach(waiting: Waiting[], keep: (failed: Waiting) => void): Promise<boolean> {
+  async #retryEach(kind: Kind): Promise<boolean> {
+    const waiting = this.#waiting[kind];
     for (let left = waiting.length; left > 0 && waiting.length > 0;) {
       const batch = waiting.splice(0, Math.min(left, BATCH));
       left -= batch.length;
-      const askedAtMs = this.#clock.monotonic();
       const failed: Waiting[] = [];
       let reason = "";
       await Promise.all(batch.map(async (settlement) => {
         const { hold, used, tallies, sentAtMs } = settlement;
-        if (sentAtMs !== undefined && askedAtMs - sentAtMs >= SETTLING_RETRIED_MS) {
+        const askedAtMs = this.#clock.monotonic();
+        // A hold corrects once, however late; only tallies would be added twice.
+        if (kind === "settlements" && askedAtMs - (sentAtMs ?? askedAtMs) >= SETTLING_RETRIED_MS) {
           this.#dropped.settlements++;
           return;
         }
@@ -144,36 +139,31 @@ export class SettlementQueue {
         }
       }));
       // At the end, so that one that the store never takes does not stand before all others.
-      for (const settlement of failed) keep(settlement);
+      for (const settlement of failed) this.#keep(kind, settlement);
       if (failed.length === batch.length) {
-        this.#log.write("warn", "limits.settlements_wait", { waiting: this.#waitingCount(), reason });
+        this.#log.write("warn", "limits.settlements_wait", { waiting: this.#count(), reason });
         return false;
       }
     }
     return true;
   }
 
-  #waitingCount(): number {
-    return this.#settlements.length + this.#takes.length;
+  #count(): number {
+    return this.#waiting.settlements.length + this.#waiting.takes.length;
   }
 
-  #keepSettlement(settlement: Waiting): void {
-    this.#dropped.settlements += this.#keep(this.#settlements, settlement);
-    if (this.#isClosed) this.logDropped();
-  }
-
-  #keepTake(take: Waiting): void {
-    this.#dropped.takes += this.#keep(this.#takes, take);
-    if (this.#isClosed) this.logDropped();
-  }
-
-  /** How many had to go. */
-  #keep(waiting: Waiting[], settlement: Waiting): number {
-    if (this.#isClosed) return 1;
-    const gone = waiting.length >= SETTLEMENTS_WAITING_MAX ? waiting.splice(0, 1).length : 0;
+  #keep(kind: Kind, settlement: Waiting): void {
+    const waiting = this.#waiting[kind];
+    if (this.#isClosed) {
+      this.#dropped[kind]++;
+      return this.logDropped();
+    }
+    if (waiting.length >= SETTLEMENTS_WAITING_MAX) {
+      waiting.shift();
+      this.#dropped[kind]++;
+    }
     waiting.push(settlement);
     this.#told.waits();
-    return gone;
   }
 }
 

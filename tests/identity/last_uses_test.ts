@@ -196,4 +196,5 @@ Deno.test("a use that another instance noted is read to the minute, and one of t
   clock.advance(1);
   uses.note("a", FAR_MS);
   strictEqual(await uses.read("a"), clock.now());
+  await uses.flush();
 });

@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { Fault, toFault } from "../../faults/fault.ts";
 import { inSeconds } from "../administer.ts";
+import { guessDigest } from "../middleware/guessed_credential.ts";
 import { problemDialect } from "../problem.ts";
 import { proveKey } from "../prove_key.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
@@ -46,7 +47,9 @@ export function loginRoute(parts: AccountParts): AnyRoute {
       const boundTo = await proveKey(exchange, proofs, PATH);
       const refused = async (reason: string): Promise<Fault> => {
         await record.sessionRefused(labelAccount(username), reason);
-        return new Fault("sign_in_refused", `Cannot sign in: ${reason}`);
+        return new Fault("sign_in_refused", `Cannot sign in: ${reason}`, {
+          guess: guessDigest(username, password),
+        });
       };
       const signedIn = await signIn({ username, password, network }).catch(async (thrown) => {
         // Also what was not even tried is on record with its account: too many failures, too many in the queue.

@@ -56,6 +56,7 @@ export function passwordRoute(parts: AccountParts): AnyRoute {
         await record.sessionRefused(labelAccount(username), proved.reason);
         throw new Fault("sign_in_refused", `Cannot change a password: ${proved.reason}`, {
           detail: "The current password is wrong.",
+          guess: guessDigest(username, current),
         });
       }
       const found = await readStandingAccount(users, proved.value, current);

@@ -1,4 +1,5 @@
-// Guessed credential: which refusals of a credential count towards a ban.
+// Guessed credential: which refusals of a credential count towards a ban, and what makes two of them the same guess.
+import { hash } from "node:crypto";
 import type { AuthenticationRefusal, Recognition } from "../../identity/authenticate.ts";
 
 /**
@@ -29,4 +30,14 @@ export function isGuessedCredential(
   // Tokens whose key is unknown come from honest clients too, while an issuer changes its keys. Of an API key it is the id.
   if (reason === "key_unknown") return claimed !== undefined;
   return BEFORE_ANYTHING_IS_GENUINE.has(reason);
+}
+
+/**
+ * 96 bits that tell one credential from another, so that the same one again is no new guess: a client that goes on with what is
+ * over does not cost everybody behind its address the access.
+ *
+ * @param parts the texts of the credential; it is not kept
+ */
+export function guessDigest(...parts: readonly string[]): string {
+  return hash("sha256", JSON.stringify(parts), "base64url").slice(0, 16);
 }

@@ -22,8 +22,8 @@ export function requireSafeTarget(request: Request, allowedHosts: ReadonlySet<st
     throw new Fault("method_not_implemented", "Cannot serve a request: its method is refused everywhere");
   }
   const host = request.headers.get("host")?.toLowerCase();
-  if (host === undefined || !HOST.test(host)) throw refused("the Host header is absent or malformed");
-  if (!allowedHosts.has(host)) throw refused("the Host header is not on the allow-list");
+  if (host === undefined || !HOST.test(host)) throw refused("the Host header is absent or malformed", true);
+  if (!allowedHosts.has(host)) throw refused("the Host header is not on the allow-list", true);
   // Absolute-form targets (RFC 9112 §3.2.2) replace the host of the URL: they must name the same one.
   const prefix = `http://${host}`;
   const url = request.url;
@@ -36,6 +36,7 @@ export function requireSafeTarget(request: Request, allowedHosts: ReadonlySet<st
   }
 }
 
-function refused(state: string): Fault {
-  return new Fault("target_invalid", `Cannot route a request: ${state}`);
+/** @param isHostRefused a check of our health by number, or somebody's name that leads here: the sender may know no better */
+function refused(state: string, isHostRefused = false): Fault {
+  return new Fault("target_invalid", `Cannot route a request: ${state}`, { isHostRefused });
 }

@@ -7,9 +7,10 @@ import { OWN_CLIENT } from "../../identity/access_token.ts";
 import type { Client, Clients } from "../../identity/clients.ts";
 import { type AssertionRefusal, verifyClientAssertion } from "../../identity/oauth/client_assertion.ts";
 import type { ReplayStore } from "../../identity/replay_store.ts";
-import { isIdText } from "../../identity/strict_jws.ts";
+import { isIdText, parseJws } from "../../identity/strict_jws.ts";
 import type { Clock } from "../../time/clock.ts";
 import type { Exchange } from "../exchange.ts";
+import { guessDigest } from "../middleware/guessed_credential.ts";
 import { decodeFormText } from "./form_body.ts";
 import { TOKEN_PATH } from "./oauth_paths.ts";
 
@@ -83,7 +84,7 @@ export async function authenticateClient(
     : id === undefined || id === OWN_CLIENT
     ? ok(undefined)
     : no("not_authenticated");
-  if (!outcome.ok) throw clientRefused(outcome.reason);
+  if (!outcome.ok) throw clientRefused(outcome.reason, proofIn(authorization, fields));
   if (outcome.value !== undefined) {
     const { id: subject, team } = outcome.value;
     exchange.record.identify({ issuer: parts.issuer, subject, team, credential: subject });
@@ -114,11 +115,29 @@ const GUESSES: ReadonlySet<ClientRefusal> = new Set(
   ] as const,
 );
 
-/** What is answered to a client that is none, is not the right one, or does not say which one it is. */
-export function clientRefused(reason: ClientRefusal): Fault {
-  return new Fault("client_refused", `Cannot authenticate a client: ${reason}`, {
-    isGuess: GUESSES.has(reason),
-  });
+/**
+ * What is answered to a client that is none, is not the right one, or does not say which one it is.
+ *
+ * @param proof what it proved itself with: whether it is one guess more
+ */
+export function clientRefused(reason: ClientRefusal, proof: readonly string[] = []): Fault {
+  const details = GUESSES.has(reason) ? { guess: guessDigest(...proof) } : {};
+  return new Fault("client_refused", `Cannot authenticate a client: ${reason}`, details);
+}
+
+/**
+ * What tells one guess from another. Each assertion is a new text, and a client that was deleted goes on to sign them: there it is
+ * the client that is named, for nobody finds a key by trying.
+ */
+function proofIn(
+  authorization: string | null,
+  { client_id: id = "", client_secret: secret = "", client_assertion: assertion }: ClientFields,
+): readonly string[] {
+  if (authorization !== null) return [authorization];
+  if (assertion === undefined) return [id, secret];
+  const jws = parseJws(assertion);
+  const issuer = jws.ok ? jws.value.claims.iss : undefined;
+  return [typeof issuer === "string" ? issuer : assertion];
 }
 
 /** RFC 6749 §2.3.1: id and secret are form-encoded first, so that a colon or a character beyond ASCII survives. */
