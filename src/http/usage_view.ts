@@ -16,6 +16,9 @@ export const usageQuery = z.strictObject({
   to: day.describe(`The last day, UTC; at most ${DAYS_MAX} days in all. Default: today.`),
 });
 
+/** An answer has no more rows than these, except of a single day, which is one part. */
+const ROWS_MAX = 20_000;
+
 /** What was used, in answers. */
 export const usageSums = z.strictObject({
   requests: z.int(),
@@ -54,6 +57,15 @@ export function usageSumsView({ requests, inputTokens, outputTokens, cost }: Use
   typeof usageSums
 > {
   return { requests, input_tokens: inputTokens, output_tokens: outputTokens, cost: cost / COST_SCALE };
+}
+
+/**
+ * Whether an answer is held in memory as a whole.
+ *
+ * @throws Fault `request_invalid` where the days asked for have too many rows for one answer
+ */
+export function checkRows(rows: number, days: readonly string[]): void {
+  if (rows > ROWS_MAX && days.length > 1) throw refused(`asks for more than ${ROWS_MAX} rows: name fewer days`);
 }
 
 function refused(message: string): Fault {

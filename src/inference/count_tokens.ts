@@ -21,33 +21,66 @@ const CIPHER_COST = 58;
 /** What a mark saves that stands right before a letter, for some join. */
 const JOINED_MARK_COST = 30;
 const DIGITS_A_TOKEN = 3;
+/** Runs of the same: only they share tokens. */
 const SPACES_A_TOKEN = 64;
+const TABS_A_TOKEN = 16;
+const LINE_FEEDS_A_TOKEN = 16;
+/** CR and LF together. */
+const LINE_ENDS_A_TOKEN = 4;
 const SAME_MARKS_A_TOKEN = 16;
-/** A surrogate pair: most emoji, rare ideographs. */
-const PAIR_COST = 225;
-/** A symbol right after the same: lines of boxes and dashes. */
-const REPEATED_COST = 12;
+/** Marks of which lines are drawn: vocabularies have long runs of these and of no others. */
+const LINE_MARKS: ReadonlySet<number> = codesOf("!#%*+-./:;=_~");
+/** The same beyond ASCII, and what each after the first costs. */
+const LINE_SYMBOLS: ReadonlySet<number> = codesOf("\u00a0—…─━═");
+const LINE_SYMBOL_COST = 12;
 
-/** Code units beyond ASCII that are no Latin letters, by their ranges: each costs so much. The first range that fits counts. */
+/** A surrogate pair: emoji, and whatever else, which is spelled byte by byte. */
+const EMOJI_COST = 225;
+const PAIR_COST = 400;
+/** What no vocabulary has is spelled byte by byte, three of them. */
+const SPELLED_COST = 300;
+
+/** Code units that are neither ASCII's visible ones nor Latin letters, by ranges: each costs so much. The first that fits counts. */
 const WIDE_COSTS: readonly (readonly [first: number, last: number, cost: number])[] = [
-  [0x0080, 0x00bf, 110], // Latin-1 symbols
-  [0x0400, 0x052f, 26], // Cyrillic
-  [0x2000, 0x2bff, 110], // dashes, quotes, arrows, boxes, joiners of emoji
+  [0x0000, 0x007f, 100], // controls
+  [0x0080, 0x009f, 200], // more of them
+  [0x00a0, 0x00bf, 110], // Latin-1 symbols
+  [0x0250, 0x036f, 200], // phonetic letters, combining marks
+  [0x0370, 0x03ff, 45], // Greek
+  [0x0400, 0x045f, 26], // Cyrillic
+  [0x0460, 0x052f, 200], // rare letters of it
+  [0x0530, 0x06ff, 45], // Armenian, Hebrew, Arabic
+  [0x0900, 0x0aff, 45], // Devanagari, Bengali, Gurmukhi, Gujarati
+  [0x0b00, 0x0b7f, 120], // Odia
+  [0x0b80, 0x0d7f, 45], // Tamil, Telugu, Kannada, Malayalam
+  [0x0d80, 0x0dff, 60], // Sinhala
+  [0x0e00, 0x0e7f, 45], // Thai
+  [0x0e80, 0x0fff, 200], // Lao, Tibetan
+  [0x1000, 0x109f, 60], // Burmese
+  [0x10a0, 0x10ff, 45], // Georgian
+  [0x1780, 0x17ff, 60], // Khmer
+  [0x1ea0, 0x1ef9, 45], // Latin letters of Vietnamese
+  [0x2000, 0x200a, 200], // rare spaces
+  [0x200b, 0x206f, 110], // dashes, quotes, joiners of emoji
+  [0x2070, 0x218f, 200], // raised and lowered figures, currencies, letters as symbols
+  [0x2190, 0x22ff, 110], // arrows, mathematics
+  [0x2500, 0x27bf, 110], // boxes, symbols
   [0x3000, 0x3040, 92], // marks of CJK
   [0x3041, 0x30ff, 61], // kana
-  [0x3400, 0x9fff, 80], // Han
+  [0x4e00, 0x9fff, 80], // Han
   [0xac00, 0xd7af, 69], // Hangul
-  [0xfe00, 0xfe0f, 110], // variation selectors
+  [0xfe0e, 0xfe0f, 110], // variation selectors of emoji
   [0xff00, 0xffef, 92], // full-width forms
-  [0x0080, 0xffff, 45], // all other scripts
+  [0x0000, 0xffff, SPELLED_COST], // all others: rare Han and scripts, private use
 ];
 
-const SPACE = 0, LINE_END = 1, SMALL = 2, ACCENTED = 3, CAPITAL = 4, DIGIT = 5, MARK = 6, PAIR = 7, WIDE = 8;
+const SPACE = 0, SMALL = 1, ACCENTED = 2, CAPITAL = 3, DIGIT = 4, MARK = 5, PAIR = 6, WIDE = 7;
+const TAB = 0x09, LINE_FEED = 0x0a, CARRIAGE_RETURN = 0x0d, BLANK = 0x20;
 const UNITS = 0x10000;
 /** What each code unit is. */
 const KINDS = Uint8Array.from({ length: UNITS }, (_, code) => kindOf(code));
 /** What each code unit costs that is WIDE. */
-const COSTS = Uint8Array.from({ length: UNITS }, (_, code) => KINDS[code] === WIDE ? wideCost(code) : 0);
+const COSTS = Uint16Array.from({ length: UNITS }, (_, code) => KINDS[code] === WIDE ? wideCost(code) : 0);
 
 /**
  * About how many tokens a text is. Pure; time grows with the text's length, whatever is in it.
@@ -82,6 +115,7 @@ export function countChatTokens(messages: readonly ChatMessage[], tools: readonl
     for (const part of message.parts) tokens += countPart(part);
     if (message.role === "user" && message.name !== undefined) tokens += countTokens(message.name);
     if (message.role === "assistant") {
+      if (message.refusal !== undefined) tokens += countTokens(message.refusal);
       for (const call of message.toolCalls) {
         tokens += TOOL_TOKENS + countTokens(call.name) + countTokens(call.arguments);
       }
@@ -104,7 +138,8 @@ function countPart(part: ChatPart): number {
   }
 }
 
-function countJson(value: JsonValue | undefined): number {
+/** About how many tokens a value is as JSON; 0 where there is none. */
+export function countJson(value: JsonValue | undefined): number {
   return value === undefined ? 0 : countTokens(JSON.stringify(value));
 }
 
@@ -135,18 +170,14 @@ function costOf(text: string): number {
       const alone = small > 0 ? capitals - 1 : capitals;
       if (alone > 0) cost += Math.max(TOKEN, alone * (ciphered ? CIPHER_COST : CAPITAL_COST));
       before = SMALL;
-    } else if (kind === SPACE || kind === LINE_END) {
-      let lineEnd = start - 1;
-      for (; index < length; index++) {
-        const next = KINDS[text.charCodeAt(index)];
-        if (next === LINE_END) lineEnd = index;
-        else if (next !== SPACE) break;
-      }
-      // A line end clings to marks before it, and a single space to the word behind it.
-      const lines = lineEnd + 1 - start;
-      if (lines > 0) cost += (Math.floor(lines / SPACES_A_TOKEN) + (before === MARK ? 0 : 1)) * TOKEN;
-      const spaces = index - 1 - lineEnd;
-      if (spaces > 1) cost += Math.ceil(spaces / SPACES_A_TOKEN) * TOKEN;
+    } else if (kind === SPACE) {
+      index = endOfSpaces(text, index);
+      const next = index < length ? KINDS[text.charCodeAt(index)] : MARK;
+      // A line end clings to marks before it, and a single space to what is behind it, unless that is a digit.
+      const clings = code === LINE_FEED || code === CARRIAGE_RETURN
+        ? before === MARK
+        : index - start === 1 && next !== SPACE && next !== DIGIT;
+      cost += (spaceTokens(code, index - start) - (clings ? 1 : 0)) * TOKEN;
       before = SPACE;
     } else if (kind === MARK) {
       let same = true;
@@ -156,7 +187,7 @@ function costOf(text: string): number {
         if (next !== code) same = false;
       }
       const count = index - start;
-      if (same && count > 3) cost += Math.ceil(count / SAME_MARKS_A_TOKEN) * TOKEN;
+      if (same && count > 3 && LINE_MARKS.has(code)) cost += Math.ceil(count / SAME_MARKS_A_TOKEN) * TOKEN;
       else cost += stepped(MARKS_COSTS, MARKS_STEP, count);
       const next = index < length ? KINDS[text.charCodeAt(index)] : MARK;
       if (next === SMALL || next === CAPITAL) cost -= JOINED_MARK_COST;
@@ -166,17 +197,47 @@ function costOf(text: string): number {
       cost += Math.ceil((index - start) / DIGITS_A_TOKEN) * TOKEN;
       before = DIGIT;
     } else if (kind === PAIR) {
-      index += 2;
-      cost += PAIR_COST;
+      const isPair = (text.charCodeAt(index + 1) & 0xfc00) === 0xdc00;
+      index += isPair ? 2 : 1;
+      cost += !isPair ? SPELLED_COST : code >= 0xd83c && code <= 0xd83e ? EMOJI_COST : PAIR_COST;
       before = MARK;
     } else {
       while (index < length && text.charCodeAt(index) === code) index++;
       const unit = COSTS[code] ?? 0;
-      cost += unit < TOKEN ? unit * (index - start) : unit + REPEATED_COST * (index - start - 1);
+      const more = index - start - 1;
+      cost += unit;
+      if (more > 0) cost += more * (LINE_SYMBOLS.has(code) ? LINE_SYMBOL_COST : unit);
       before = MARK;
     }
   }
   return cost;
+}
+
+/** Where a run of the same white space ends; CR and LF together are one. */
+function endOfSpaces(text: string, start: number): number {
+  const code = text.charCodeAt(start);
+  let index = start + 1;
+  if (code !== CARRIAGE_RETURN) {
+    while (text.charCodeAt(index) === code) index++;
+    return index;
+  }
+  if (text.charCodeAt(index) !== LINE_FEED) return index;
+  while (text.charCodeAt(index + 1) === CARRIAGE_RETURN && text.charCodeAt(index + 2) === LINE_FEED) index += 2;
+  return index + 1;
+}
+
+/** Of so many code units of a run. */
+function spaceTokens(code: number, units: number): number {
+  switch (code) {
+    case BLANK:
+      return Math.ceil(units / SPACES_A_TOKEN);
+    case TAB:
+      return Math.ceil(units / TABS_A_TOKEN);
+    case LINE_FEED:
+      return Math.ceil(units / LINE_FEEDS_A_TOKEN);
+    default:
+      return Math.ceil(units / 2 / LINE_ENDS_A_TOKEN);
+  }
 }
 
 function wordCost(letters: number, ciphered: boolean): number {
@@ -190,8 +251,8 @@ function stepped(costs: readonly number[], step: number, count: number): number 
 }
 
 function kindOf(code: number): number {
-  if (code === 0x0a || code === 0x0d) return LINE_END;
-  if (code <= 0x20) return SPACE;
+  if (code === TAB || code === LINE_FEED || code === CARRIAGE_RETURN || code === BLANK) return SPACE;
+  if (code < BLANK || code === 0x7f) return WIDE;
   if (code >= 0x61 && code <= 0x7a) return SMALL;
   if (code >= 0x41 && code <= 0x5a) return CAPITAL;
   if (code >= 0x30 && code <= 0x39) return DIGIT;
@@ -203,4 +264,8 @@ function kindOf(code: number): number {
 
 function wideCost(code: number): number {
   return WIDE_COSTS.find(([first, last]) => code >= first && code <= last)?.[2] ?? 0;
+}
+
+function codesOf(characters: string): ReadonlySet<number> {
+  return new Set(Array.from(characters, (character) => character.charCodeAt(0)));
 }

@@ -186,11 +186,9 @@ export function openMemoryLimitStore(clock: Clock, cellsMax: number = CELLS_MAX)
     },
 
     sums(name, keys): Promise<ReadonlyMap<string, number>> {
-      const sums = [...bookOf(name, now())?.sums ?? []];
-      const asked = keys === undefined ? undefined : new Set(keys);
-      return Promise.resolve(
-        new Map(sums.filter(([key, sum]) => sum > 0 && (asked === undefined || asked.has(key)))),
-      );
+      const sums = bookOf(name, now())?.sums ?? new Map<string, number>();
+      const asked = keys?.map((key) => [key, sums.get(key) ?? 0] as const) ?? [...sums];
+      return Promise.resolve(new Map(asked.filter(([, sum]) => sum > 0)));
     },
 
     close: () => Promise.resolve(),

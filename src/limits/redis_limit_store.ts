@@ -305,20 +305,32 @@ export function openRedisLimitStore(redis: Redis): LimitStore {
 
     async sums(book, keys) {
       const key = redis.key(`book:${book}`);
-      if (keys?.length === 0) return new Map();
-      const reply = list(
-        await redis.call(key, keys === undefined ? ["HGETALL", key] : ["HMGET", key, ...keys]),
-      );
-      const texts = reply.map(text);
-      const entries = keys?.map((each, at) => [each, texts[at]] as const) ??
-        texts.flatMap((each, at) => at % 2 === 0 ? [[each, texts[at + 1]] as const] : []);
-      return new Map(entries.map(([each, sum]) => [each, Number(sum)] as const).filter(([, sum]) => sum > 0));
+      const sums = new Map<string, number>();
+      for (let at = 0; keys !== undefined && at < keys.length; at += PAGE_MAX) {
+        const asked = keys.slice(at, at + PAGE_MAX);
+        const page = list(await redis.call(key, ["HMGET", key, ...asked]));
+        asked.forEach((each, index) => sums.set(each, Number(text(page[index] ?? null))));
+      }
+      for (let cursor = "0"; keys === undefined;) {
+        // It may show a sum twice, but leaves none out that is there all the while.
+        const scanned = list(await redis.call(key, ["HSCAN", key, cursor, "COUNT", `${PAGE_MAX}`]));
+        const page = list(scanned[1] ?? null);
+        for (let at = 0; at < page.length; at += 2) {
+          sums.set(text(page[at] ?? null), Number(text(page[at + 1] ?? null)));
+        }
+        cursor = text(scanned[0] ?? null);
+        if (cursor === "0") break;
+      }
+      for (const [each, sum] of sums) if (sum === 0) sums.delete(each);
+      return sums;
     },
 
     close: () => Promise.resolve(),
   };
 }
 
+/** So many sums come in one answer: a connection that many share waits for no whole book. */
+const PAGE_MAX = 500;
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** A number as Redis reads it: whole, a fraction of a millisecond rounded up. */

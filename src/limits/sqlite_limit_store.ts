@@ -6,6 +6,7 @@ import { decideCells, holdKeptMs, holdRefused, SETTLED_KEPT_MS } from "./decide_
 import { drained, filled } from "./gcra.ts";
 import type { LimitCell, LimitDecision, RateCell } from "./limit_store.ts";
 import type { LocalLimitStore } from "./local_limit_store.ts";
+import { inTurns, nextTurn } from "./next_turn.ts";
 
 // NORMAL: a commit is in the file's log before it is answered, and on the disk a moment later. A process that is killed loses
 // nothing; a power cut may lose the last commits (at most what was written since the log was last taken over into the file),
@@ -37,6 +38,8 @@ const BUSY_TIMEOUT_MS = 250;
 /** What has ended leaves the file so often, in small portions: nobody's decision waits for a large one. */
 const SWEEP_EVERY_MS = 1000;
 const SWEPT_MAX = 500;
+/** So many sums are read in one go: nobody's decision waits for a whole book. */
+const PAGE_MAX = 500;
 
 /**
  * Opens (or makes) the store.
@@ -68,7 +71,8 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
     "SELECT sum FROM sums JOIN books USING (book) WHERE book = ? AND key = ? AND ends_at_ms > ?",
   );
   const selectSums = prepare(
-    "SELECT key, sum FROM sums JOIN books USING (book) WHERE book = ? AND ends_at_ms > ? AND sum > 0",
+    `SELECT key, sum FROM sums JOIN books USING (book)
+      WHERE book = ? AND key >= ? AND ends_at_ms > ? ORDER BY key LIMIT ${PAGE_MAX}`,
   );
   const addSum = prepare(
     `INSERT INTO sums VALUES (?, ?, max(0, ?))
@@ -203,11 +207,20 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
       });
     },
 
-    sums(book, keys): Promise<ReadonlyMap<string, number>> {
-      try {
-        return Promise.resolve(guard("read", () => sumsOf(book, keys)));
-      } catch (fault) {
-        return Promise.reject(fault);
+    async sums(book, keys): Promise<ReadonlyMap<string, number>> {
+      const sums = new Map<string, number>();
+      const add = (key: string, sum: number) => sum > 0 && sums.set(key, sum);
+      if (keys !== undefined) {
+        for await (const key of inTurns(keys, PAGE_MAX)) add(key, sumOf(book, key));
+        return sums;
+      }
+      for (let from = "";;) {
+        const page = pageOf(book, from);
+        for (const [key, sum] of page) add(key, sum);
+        const last = page.at(-1)?.[0];
+        if (last === undefined || page.length < PAGE_MAX) return sums;
+        from = last;
+        await nextTurn();
       }
     },
 
@@ -220,12 +233,14 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
     },
   };
 
-  function sumsOf(book: string, keys: readonly string[] | undefined): Map<string, number> {
-    const nowMs = clock.now();
-    const rows = keys === undefined
-      ? selectSums.all(book, nowMs).map(({ key, sum }) => [String(key), Number(sum)] as const)
-      : keys.map((key) => [key, Number(selectSum.get(book, key, nowMs)?.sum ?? 0)] as const);
-    return new Map(rows.filter(([, sum]) => sum > 0));
+  /** Where a page is full, the next begins with its last key. */
+  function pageOf(book: string, from: string): readonly (readonly [string, number])[] {
+    return guard("read", () => selectSums.all(book, from, clock.now()))
+      .map(({ key, sum }) => [String(key), Number(sum)] as const);
+  }
+
+  function sumOf(book: string, key: string): number {
+    return guard("read", () => Number(selectSum.get(book, key, clock.now())?.sum ?? 0));
   }
 }
 

@@ -288,7 +288,7 @@ Deno.test({
         held.tell();
         await expectStatus(underWay, 200);
         strictEqual((await stop(0)).code, 0);
-        match(patient.output(), /"event":"limits\.settlements_dropped","settlements":1\}/);
+        match(patient.output(), /"event":"limits\.settlements_dropped","settlements":1,"takes":0\}/);
         await redis.restart();
         const usage = () => boundedCalls(strict, token)("GET", "/v1/usage");
         await until(usage, ({ status }) => status === 200);

@@ -4,6 +4,7 @@ import { Fault, toFault } from "../../faults/fault.ts";
 import { checkPassword, PASSWORD_WORDS } from "../../identity/password_rules.ts";
 import { changedMeanwhile, fieldRefused } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
+import { guessDigest } from "../middleware/guessed_credential.ts";
 import { problemDialect } from "../problem.ts";
 import { objectNotFound } from "../require_access.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";

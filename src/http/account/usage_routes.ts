@@ -10,13 +10,14 @@ import {
   type NamedLimit,
   type ReadyPolicy,
 } from "../../limits/limit_policy.ts";
+import { inTurns } from "../../limits/next_turn.ts";
 import { addUse, NO_USE, readUsage, type UsedAmounts } from "../../limits/usage_book.ts";
 import { accountResource, inSeconds } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
 import { seconds } from "../object_fields.ts";
 import { problemDialect } from "../problem.ts";
 import { type AnyRoute, defineRoute } from "../route.ts";
-import { usageDays, usageQuery, usageSums, usageSumsView } from "../usage_view.ts";
+import { checkRows, usageDays, usageQuery, usageSums, usageSumsView } from "../usage_view.ts";
 import type { AccountParts } from "./account_parts.ts";
 
 const rowSchema = z.strictObject({
@@ -68,10 +69,11 @@ export function usageRoutes(parts: AccountParts): AnyRoute[] {
         const data: z.infer<typeof rowSchema>[] = [];
         let total = NO_USE;
         for (const day of days) {
-          for (const { model, key, used } of await ownUse(parts, principal, day)) {
+          for await (const { model, key, used } of inTurns(await ownUse(parts, principal, day))) {
             data.push({ day, model, key: key === "" ? null : key, ...usageSumsView(used) });
             total = addUse(total, used);
           }
+          checkRows(data.length, days);
         }
         const limits = await ownLimits(parts, principal, nowMs);
         await exchange.record.allowed("usage:read", null);
@@ -97,9 +99,8 @@ async function ownUse(
   day: string,
 ): Promise<readonly OwnUse[]> {
   const uses = new Map<string, OwnUse>();
-  for (
-    const { row: { issuer, subject, team, model, key }, used } of await readUsage(limiter, day, principal)
-  ) {
+  for await (const { row, used } of inTurns(await readUsage(limiter, day, principal))) {
+    const { issuer, subject, team, model, key } = row;
     if (!decide(principal, "usage:read", accountResource(issuer, subject, team)).ok) continue;
     const name = `${model} ${key}`;
     uses.set(name, { model, key, used: addUse(uses.get(name)?.used ?? NO_USE, used) });

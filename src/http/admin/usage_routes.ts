@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { decide } from "../../access/decide.ts";
 import type { Principal } from "../../access/principal.ts";
 import { encodeUtf8 } from "../../encoding/utf8.ts";
+import { inTurns } from "../../limits/next_turn.ts";
 import { addUse, NO_USE, readUsage, type UsageRow, type UsedAmounts } from "../../limits/usage_book.ts";
 import { accountResource, seesOthers } from "../administer.ts";
 import { principalOf } from "../exchange.ts";
@@ -89,7 +90,7 @@ async function totalsOf(
   const totals = new Map<string, Total>();
   const user = seesOthers(principal, "usage:read") ? undefined : principal;
   for (const day of days) {
-    for (const { row, used } of await readUsage(limiter, day, user)) {
+    for await (const { row, used } of inTurns(await readUsage(limiter, day, user))) {
       const { issuer, subject, team } = row;
       if (!decide(principal, "usage:read", accountResource(issuer, subject, team)).ok) continue;
       const by = groupOf(row);

@@ -1,11 +1,20 @@
 // Ban watch: keeps banned addresses out, and counts what leads to a ban.
+import { createHmac } from "node:crypto";
 import type { AuditTrail } from "../../audit/audit_trail.ts";
 import { Fault, type FaultKind, toFault } from "../../faults/fault.ts";
 import { isProbe } from "../../limits/attack_signatures.ts";
 import type { Ban, BanList, BanTrigger } from "../../limits/ban_list.ts";
+import { RecentMap } from "../../limits/recent_map.ts";
 import type { Strikes } from "../../limits/strikes.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Clock } from "../../time/clock.ts";
+
+/** What of a request is looked at. */
+export interface SentRequest {
+  /** As it was sent. */
+  readonly url: string;
+  readonly headers: Pick<Headers, "get">;
+}
 
 /** The gate's part in bans. */
 export interface BanWatch {
@@ -16,13 +25,24 @@ export interface BanWatch {
    * trail before it holds, and holds before this resolves. Never throws: where strikes cannot be counted or a ban not be
    * made, the log says so, once a minute.
    *
-   * @param url as it was sent
+   * The same credential from the same network is counted once a day on each instance.
+   *
    * @param address the client's, as text
    */
-  note(fault: Fault, url: string, network: string, address: string, requestId: string): Promise<void>;
+  note(
+    fault: Fault,
+    sent: SentRequest,
+    network: string,
+    address: string,
+    requestId: string,
+  ): Promise<void>;
 }
 
 const FAILURE_LOGGED_EVERY_MS = 60_000;
+/** The longest window that the settings allow. */
+const GUESS_COUNTED_EVERY_MS = 86_400_000;
+/** About 15 MB. What is forgotten counts again. */
+const GUESSES_MAX = 100_000;
 
 const VALIDATION: ReadonlySet<FaultKind> = new Set(
   [
@@ -34,11 +54,20 @@ const VALIDATION: ReadonlySet<FaultKind> = new Set(
     "body_too_large",
   ] as const,
 );
+const CREDENTIALS: ReadonlySet<FaultKind> = new Set(
+  ["sign_in_refused", "unauthenticated", "client_refused"] as const,
+);
 /**
  * Refusals of targets that nothing serves. A model that is not there is none of them: models are called as people like. Bodies are
  * never looked at: a prompt may be about SQL.
  */
 const UNSERVED: ReadonlySet<FaultKind> = new Set(["not_found", "target_invalid", "query_unknown"] as const);
+
+/**
+ * What browsers say where a page of another origin had them send a request (Fetch Metadata, Sec-Fetch-Site): three images in any page
+ * would otherwise have its readers banned. Whoever else says so evades the ban, not the rates.
+ */
+const FOREIGN_PAGES: readonly (string | null)[] = ["cross-site", "same-site"];
 
 /**
  * Opens the watch.
@@ -56,15 +85,27 @@ export function openBanWatch(options: {
 }): BanWatch {
   const { bans, strikes, trail, labelAddress, log, clock } = options;
   let failureLoggedMs = -Infinity;
+  // Guesses by network, and when they were counted. Keyed, for a wrong password is often nearly the right one.
+  const guessKey = crypto.getRandomValues(new Uint8Array(32));
+  const guesses = new RecentMap<number>(GUESSES_MAX);
+  function isRepeated(guess: string, network: string): boolean {
+    const key = createHmac("sha256", guessKey).update(`${network} ${guess}`).digest("base64");
+    const nowMs = clock.monotonic();
+    if (nowMs - (guesses.get(key) ?? -Infinity) < GUESS_COUNTED_EVERY_MS) return true;
+    guesses.set(key, nowMs);
+    return false;
+  }
 
   return {
     require(network) {
       const ban = bans.find(network);
       if (ban !== undefined) throw bannedFault(ban, clock.now());
     },
-    async note(fault, url, network, address, request) {
-      const trigger = triggerOf(fault, url);
+    async note(fault, sent, network, address, request) {
+      const trigger = triggerOf(fault, sent);
       if (trigger === undefined || bans.isExempt(network)) return;
+      const { guess } = fault.details;
+      if (guess !== undefined && isRepeated(guess, network)) return;
       // For tools that ban by logs; they need no eyes for what is a probe.
       log.write("info", "address.strike", { request, trigger, address });
       if (strikes === undefined) return;
@@ -94,12 +135,16 @@ export function openBanWatch(options: {
 }
 
 /** What a refusal counts as; undefined: as nothing. */
-export function triggerOf({ kind, details }: Fault, url: string): BanTrigger | undefined {
+export function triggerOf({ kind, details }: Fault, { url, headers }: SentRequest): BanTrigger | undefined {
+  if (details.isHostRefused === true) return undefined;
+  const isForeign = FOREIGN_PAGES.includes(headers.get("sec-fetch-site"));
+  if (CREDENTIALS.has(kind) && details.guess !== undefined) {
+    // A foreign page can have a form sent with a secret of its choice; JSON and tokens need a preflight (Fetch, CORS).
+    return isForeign && kind === "client_refused" ? undefined : "credentials";
+  }
+  if (isForeign) return undefined;
   if (UNSERVED.has(kind) && isProbe(...targetIn(url))) return "probes";
-  if (VALIDATION.has(kind)) return "validation";
-  const isCredential = kind === "sign_in_refused" ||
-    ((kind === "unauthenticated" || kind === "client_refused") && details.isGuess === true);
-  return isCredential ? "credentials" : undefined;
+  return VALIDATION.has(kind) ? "validation" : undefined;
 }
 
 /** Path and query, cut out and not parsed: a URL that nothing can parse is looked at too. */

@@ -3,7 +3,7 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
 import { Fault, type FaultDetails, type FaultKind } from "../../../src/faults/fault.ts";
 import { FAULT_TABLE } from "../../../src/faults/fault_table.ts";
-import { openBanWatch, triggerOf } from "../../../src/http/middleware/ban_watch.ts";
+import { openBanWatch, type SentRequest, triggerOf } from "../../../src/http/middleware/ban_watch.ts";
 import { openMemoryStrikes } from "../../../src/limits/memory_strikes.ts";
 import type { Strikes } from "../../../src/limits/strikes.ts";
 import { DAY_SECONDS, openBanWorld } from "../../limits/bans_under_test.ts";
@@ -18,6 +18,13 @@ const THRESHOLDS = {
 };
 
 const fault = (kind: FaultKind, details?: FaultDetails): Fault => new Fault(kind, "Cannot: a test", details);
+let guessed = 0;
+/** A wrong password that was not tried before. */
+const guess = (): Fault => fault("sign_in_refused", { guess: `guess ${++guessed}` });
+const sent = (url: string, site?: string): SentRequest => ({
+  url,
+  headers: new Headers(site === undefined ? {} : { "sec-fetch-site": site }),
+});
 
 async function openWatch(replace: { readonly strikes?: Strikes | null } = {}) {
   const world = await openBanWorld();
@@ -38,8 +45,16 @@ async function openWatch(replace: { readonly strikes?: Strikes | null } = {}) {
     trail,
     watch,
     /** One refusal after the other. */
-    async note(times: number, each: Fault, url = `${ORIGIN}/v1/models`, network = NETWORK): Promise<void> {
-      for (let at = 1; at <= times; at++) await watch.note(each, url, network, ADDRESS, `req_${at}`);
+    async note(
+      times: number,
+      each: () => Fault,
+      url = `${ORIGIN}/v1/models`,
+      network = NETWORK,
+      site?: string,
+    ): Promise<void> {
+      for (let at = 1; at <= times; at++) {
+        await watch.note(each(), sent(url, site), network, ADDRESS, `req_${at}`);
+      }
     },
     /** What the log has, without its times. */
     async logged(): Promise<Record<string, unknown>[]> {
@@ -60,7 +75,6 @@ async function openWatch(replace: { readonly strikes?: Strikes | null } = {}) {
 }
 
 const TRIGGERS: Readonly<Record<string, ReadonlySet<FaultKind>>> = {
-  credentials: new Set(["sign_in_refused"] as const),
   validation: new Set(
     [
       "target_invalid",
@@ -76,46 +90,46 @@ const TRIGGERS: Readonly<Record<string, ReadonlySet<FaultKind>>> = {
 Deno.test("each kind of fault counts as what it is, and most as nothing", () => {
   for (const kind of Object.keys(FAULT_TABLE) as FaultKind[]) {
     const expected = Object.keys(TRIGGERS).find((trigger) => TRIGGERS[trigger]?.has(kind));
-    strictEqual(triggerOf(fault(kind), `${ORIGIN}/v1/models`), expected, kind);
+    strictEqual(triggerOf(fault(kind), sent(`${ORIGIN}/v1/models`)), expected, kind);
   }
 });
 
 Deno.test("a credential that was refused counts where it was a guess, and not where an honest client may hold it", () => {
-  for (const kind of ["unauthenticated", "client_refused"] as const) {
-    strictEqual(triggerOf(fault(kind, { isGuess: true }), ORIGIN), "credentials");
-    strictEqual(triggerOf(fault(kind, { isGuess: false }), ORIGIN), undefined);
+  for (const kind of ["sign_in_refused", "unauthenticated", "client_refused"] as const) {
+    strictEqual(triggerOf(fault(kind, { guess: "x" }), sent(ORIGIN)), "credentials");
+    strictEqual(triggerOf(fault(kind), sent(ORIGIN)), undefined);
   }
   // An expired refresh token is an honest client's on a Monday morning.
-  strictEqual(triggerOf(fault("grant_refused", { isGuess: true }), ORIGIN), undefined);
+  strictEqual(triggerOf(fault("grant_refused", { guess: "x" }), sent(ORIGIN)), undefined);
 });
 
 Deno.test("a target that nothing serves counts as a probe where it looks like one, however it was written", () => {
   const probes = ["/.env", "/x?id=1%27%20or%201=1", "/?q=../../etc/passwd", "/v1/models?x=%3Cscript%3E"];
   for (const target of probes) {
     for (const kind of ["not_found", "target_invalid", "query_unknown"] as const) {
-      strictEqual(triggerOf(fault(kind), `${ORIGIN}${target}`), "probes", `${kind} ${target}`);
+      strictEqual(triggerOf(fault(kind), sent(`${ORIGIN}${target}`)), "probes", `${kind} ${target}`);
     }
   }
   // What no URL parser takes.
-  strictEqual(triggerOf(fault("target_invalid"), "http://a b/../../etc/passwd"), "probes");
-  strictEqual(triggerOf(fault("target_invalid"), "*"), "validation");
-  strictEqual(triggerOf(fault("target_invalid"), "http://"), "validation");
-  strictEqual(triggerOf(fault("target_invalid"), ""), "validation");
-  strictEqual(triggerOf(fault("not_found"), `${ORIGIN}/favicon.ico`), undefined);
+  strictEqual(triggerOf(fault("target_invalid"), sent("http://a b/../../etc/passwd")), "probes");
+  strictEqual(triggerOf(fault("target_invalid"), sent("*")), "validation");
+  strictEqual(triggerOf(fault("target_invalid"), sent("http://")), "validation");
+  strictEqual(triggerOf(fault("target_invalid"), sent("")), "validation");
+  strictEqual(triggerOf(fault("not_found"), sent(`${ORIGIN}/favicon.ico`)), undefined);
 });
 
 Deno.test("a model may be called as it likes, and a caller who is not allowed something is no attacker", () => {
   for (const kind of ["model_not_found", "forbidden", "unauthenticated", "method_not_allowed"] as const) {
-    strictEqual(triggerOf(fault(kind), `${ORIGIN}/v1/models/..%2f..%2findex.php`), undefined, kind);
+    strictEqual(triggerOf(fault(kind), sent(`${ORIGIN}/v1/models/..%2f..%2findex.php`)), undefined, kind);
   }
 });
 
 Deno.test("the last straw bans the network: durable in the trail first, told in words without the reason", async () => {
   const { note, watch, bans, trail, clock, refusal, logged } = await openWatch();
-  await note(2, fault("sign_in_refused"));
+  await note(2, guess);
   strictEqual(refusal(), undefined);
   const startedMs = clock.now();
-  await watch.note(fault("sign_in_refused"), ORIGIN, NETWORK, ADDRESS, "req_last");
+  await watch.note(guess(), sent(ORIGIN), NETWORK, ADDRESS, "req_last");
   const ban = bans.find(NETWORK);
   deepStrictEqual(trail.events, [{
     type: "address.banned",
@@ -164,12 +178,12 @@ Deno.test("a ban for good is said to be one, and names no moment to come back", 
 
 Deno.test("triggers are counted apart, and what is banned already is not recorded again", async () => {
   const { note, bans, trail, logged } = await openWatch();
-  await note(2, fault("sign_in_refused"));
-  await note(4, fault("fields_invalid"));
-  await note(1, fault("not_found"), `${ORIGIN}/.env`);
-  await note(9, fault("not_found"), `${ORIGIN}/favicon.ico`);
+  await note(2, guess);
+  await note(4, () => fault("fields_invalid"));
+  await note(1, () => fault("not_found"), `${ORIGIN}/.env`);
+  await note(9, () => fault("not_found"), `${ORIGIN}/favicon.ico`);
   strictEqual(bans.find(NETWORK), undefined);
-  await note(9, fault("not_found"), `${ORIGIN}/.git/config`);
+  await note(9, () => fault("not_found"), `${ORIGIN}/.git/config`);
   strictEqual(bans.find(NETWORK)?.reason, "probes");
   strictEqual(bans.find(NETWORK)?.actor, null);
   strictEqual(trail.events.length, 1);
@@ -178,14 +192,14 @@ Deno.test("triggers are counted apart, and what is banned already is not recorde
 
 Deno.test("an exempt address collects no strikes, and none is logged", async () => {
   const { note, bans, trail, logged } = await openWatch();
-  await note(20, fault("sign_in_refused"), ORIGIN, "127.0.0.1");
+  await note(20, guess, ORIGIN, "127.0.0.1");
   strictEqual(bans.find("127.0.0.1"), undefined);
   deepStrictEqual([trail.events, await logged()], [[], []]);
 });
 
 Deno.test("where the server bans nobody by itself, strikes are logged and what admins ban is refused", async () => {
   const { note, bans, trail, logged, refusal } = await openWatch({ strikes: null });
-  await note(20, fault("sign_in_refused"));
+  await note(20, guess);
   strictEqual(refusal(), undefined);
   strictEqual((await logged()).length, 20);
   deepStrictEqual(trail.events, []);
@@ -196,12 +210,12 @@ Deno.test("where the server bans nobody by itself, strikes are logged and what a
 Deno.test("where the trail fails there is no ban, and the answer stays what it is", async () => {
   const { note, trail, refusal, memory, logged } = await openWatch();
   trail.setFailing(true);
-  await note(3, fault("sign_in_refused"));
+  await note(3, guess);
   strictEqual(refusal(), undefined);
   deepStrictEqual(await memory.list("bans", { limit: 9 }), []);
   strictEqual((await logged()).filter(({ event }) => event === "address.strike_not_counted").length, 1);
   trail.setFailing(false);
-  await note(3, fault("sign_in_refused"));
+  await note(3, guess);
   strictEqual(refusal()?.kind, "banned");
   await logged();
 });
@@ -218,17 +232,76 @@ Deno.test("strikes that cannot be counted change no answer, and are told of once
     const { note, clock, logged } = await openWatch({ strikes: { add } });
     const failures = async () =>
       (await logged()).filter(({ event }) => event === "address.strike_not_counted");
-    await note(10, fault("sign_in_refused"));
+    await note(10, guess);
     deepStrictEqual(await failures(), [{
       level: "error",
       event: "address.strike_not_counted",
       reason: "Cannot reach Redis: told to fail",
     }]);
     clock.advance(59_999);
-    await note(1, fault("sign_in_refused"));
+    await note(1, guess);
     strictEqual((await failures()).length, 1);
     clock.advance(1);
-    await note(1, fault("sign_in_refused"));
+    await note(1, guess);
     strictEqual((await failures()).length, 2);
+  }
+});
+
+Deno.test("one and the same credential of a network is one strike a day, without a line more in the log", async () => {
+  const { note, watch, clock, refusal, logged, bans } = await openWatch();
+  const stale = fault("unauthenticated", { guess: "stale" });
+  // All at once, and then one after the other.
+  await Promise.all(
+    Array.from({ length: 9 }, () => watch.note(stale, sent(ORIGIN), NETWORK, ADDRESS, "req_1")),
+  );
+  await note(9, () => stale);
+  strictEqual((await logged()).length, 1);
+  // Of another network it is another guess.
+  await note(1, () => stale, ORIGIN, "198.51.100.7");
+  strictEqual((await logged()).length, 2);
+  for (let day = 1; day <= 3; day++) {
+    clock.advance(DAY_SECONDS * 1000 - 1);
+    await note(9, () => stale);
+    strictEqual((await logged()).length, 1 + day);
+    clock.advance(1);
+    await note(9, () => stale);
+    strictEqual((await logged()).length, 2 + day);
+  }
+  strictEqual(refusal(), undefined);
+  // Two others are what is left to the threshold.
+  await note(2, guess);
+  strictEqual(refusal()?.kind, "banned");
+  strictEqual(bans.find("198.51.100.7"), undefined);
+});
+
+Deno.test("what a page of another origin has its reader's browser send is no strike of the reader", async () => {
+  const { note, refusal, logged } = await openWatch();
+  for (const site of ["cross-site", "same-site"]) {
+    await note(9, () => fault("not_found"), `${ORIGIN}/.env`, NETWORK, site);
+    await note(9, () => fault("target_invalid"), `${ORIGIN}/../../etc/passwd`, NETWORK, site);
+    await note(9, () => fault("media_type_unsupported"), `${ORIGIN}/v1/chat/completions`, NETWORK, site);
+    // A form can be sent from anywhere.
+    await note(
+      9,
+      () => fault("client_refused", { guess: `${++guessed}` }),
+      `${ORIGIN}/oauth2/token`,
+      NETWORK,
+      site,
+    );
+  }
+  deepStrictEqual([refusal(), await logged()], [undefined, []]);
+  // Tokens and passwords cannot: whoever sends these is no browser in somebody else's hands.
+  for (const kind of ["sign_in_refused", "unauthenticated"] as const) {
+    strictEqual(triggerOf(fault(kind, { guess: "x" }), sent(ORIGIN, "cross-site")), "credentials");
+  }
+  for (const site of ["none", "same-origin", "Cross-Site", ""]) {
+    strictEqual(triggerOf(fault("not_found"), sent(`${ORIGIN}/.env`, site)), "probes", site);
+  }
+});
+
+Deno.test("a Host that is not served here is no strike, whatever the target", () => {
+  for (const target of ["/v1/models", "/.env", "/../../etc/passwd"]) {
+    const url = `http://other.example${target}`;
+    strictEqual(triggerOf(fault("target_invalid", { isHostRefused: true }), sent(url)), undefined, target);
   }
 });

@@ -1,6 +1,6 @@
 // Tests of guessed credentials: what nobody was ever given counts, and nothing that an honest client may hold.
-import { strictEqual } from "node:assert/strict";
-import { isGuessedCredential } from "../../../src/http/middleware/guessed_credential.ts";
+import { match, strictEqual } from "node:assert/strict";
+import { guessDigest, isGuessedCredential } from "../../../src/http/middleware/guessed_credential.ts";
 import type { AuthenticationRefusal } from "../../../src/identity/authenticate.ts";
 
 const GUESSED: readonly AuthenticationRefusal[] = [
@@ -52,4 +52,14 @@ Deno.test("an API key of an unknown id or with a wrong secret is a guess, an exp
   ) {
     strictEqual(isGuessedCredential({ ok: false, reason, claimed: "pck_1" }), isGuess, reason);
   }
+});
+
+Deno.test("the digest of a guess is short, the same for the same texts, and another wherever one of them or their border differs", () => {
+  const digest = guessDigest("admin", "guess");
+  match(digest, /^[A-Za-z0-9_-]{16}$/);
+  strictEqual(guessDigest("admin", "guess"), digest);
+  const others = [["admin", "gues5"], ["admi", "nguess"], ["adminguess"], ["guess", "admin"], [
+    'admin","guess',
+  ]];
+  strictEqual(new Set([digest, ...others.map((texts) => guessDigest(...texts))]).size, others.length + 1);
 });
