@@ -65,7 +65,9 @@ export function usageSumsView({ requests, inputTokens, outputTokens, cost }: Use
  * @throws Fault `request_invalid` where the days asked for have too many rows for one answer
  */
 export function checkRows(rows: number, days: readonly string[]): void {
-  if (rows > ROWS_MAX && days.length > 1) throw refused(`asks for more than ${ROWS_MAX} rows: name fewer days`);
+  if (rows > ROWS_MAX && days.length > 1) {
+    throw refused(`asks for more than ${ROWS_MAX} rows: name fewer days`);
+  }
 }
 
 function refused(message: string): Fault {

@@ -21,7 +21,7 @@ import { amountsOf, costOf, NO_USE, usageTallies, type UsedAmounts } from "../li
 import type { ServedModel } from "../registry/served_model.ts";
 import type { Clock } from "../time/clock.ts";
 import { countTokens } from "./count_tokens.ts";
-import { inputTokensOf } from "./settlement.ts";
+import { answersOf, inputTokensOf } from "./settlement.ts";
 
 /** Who asks. */
 export interface AdmissionContext {
@@ -34,6 +34,18 @@ export interface AdmissionContext {
   readonly tellLimits: (views: readonly LimitView[]) => void;
 }
 
+/** A model, and the request as that model may run it. */
+export interface Candidate<Request extends TaskRequest = TaskRequest> {
+  readonly model: ServedModel;
+  readonly request: Request;
+}
+
+/** The model that was asked for, then those that may stand in for it. */
+export type Candidates<Request extends TaskRequest = TaskRequest> = readonly [
+  Candidate<Request>,
+  ...Candidate<Request>[],
+];
+
 /** An inference that was let in. */
 export interface Admitted {
   /** The request as it was reserved for: with a bound on its output, where its tokens are limited and it names none. */
@@ -41,19 +53,21 @@ export interface Admitted {
   /**
    * What it used; once, whatever became of it. Never throws, never waits.
    *
-   * @param usage null: it did not run, or nothing of it was sent
+   * @param usage null: nothing is charged
+   * @param ranOn the candidate that answered, or was the last to be tried
    */
-  settle(usage: Usage | null): void;
+  settle(usage: Usage | null, ranOn: ServedModel): void;
 }
 
 /** Lets inferences in. */
 export interface Admission {
   /**
-   * Takes from every limit that applies, or from none.
+   * Takes from every limit that applies to one of the candidates, or from none. Of each as much as the dearest of those that
+   * it is about may take.
    *
    * @throws Fault `rate_limited`, `budget_exhausted` · `unavailable` when a limit that is closed then cannot be asked
    */
-  admit(context: AdmissionContext, model: ServedModel, request: TaskRequest): Promise<Admitted>;
+  admit(context: AdmissionContext, candidates: Candidates): Promise<Admitted>;
 }
 
 /** What is reserved for the output of a request that names no bound, on a model that has none: and so its bound. */
@@ -61,6 +75,10 @@ const OUTPUT_TOKENS_ASSUMED = 4096;
 /** Our count of the input is an estimate (`count_tokens.ts` has its errors). */
 const INPUT_MARGIN = 1.25;
 const INPUT_TOKENS_MORE = 16;
+/** What is reserved for a picture that is made: of 1024 pixels a side, in the middle quality. */
+const PICTURE_TOKENS = 1000;
+/** What is reserved for a file of sound, whose length nobody knows before it has passed: minutes of it. */
+const SOUND_FILE_TOKENS = 1000;
 const ONE_REQUEST: UsedAmounts = { ...NO_USE, requests: 1 };
 
 /** A place is given back by its taker at the deadline at the latest; if that one died, so long after it. */
@@ -79,20 +97,32 @@ export function openAdmission(options: {
 }): Admission {
   const { limiter, policies, clock } = options;
   return {
-    async admit(context, model, asked) {
+    async admit(context, candidates) {
       const { principal } = context;
-      const work = workOf(context, model);
-      const applying = policies.filter((policy) => applies(policy, work));
+      const [{ model: askedModel, request: asked }] = candidates;
+      const nowMs = clock.now();
+      const works = candidates.map(({ model, request }) => {
+        const work = workOf(context, model);
+        return { model, request, work, applying: policies.filter((policy) => applies(policy, work)) };
+      });
       // To count the tokens of a long input costs; where no limit asks for them nobody does.
-      const countsTokens = applying.some((policy) => policy.countsTokens);
-      const bound = countsTokens ? boundFor(asked, model) : asItIs;
-      const reserved = countsTokens ? reservedFor(bound(asked), model) : ONE_REQUEST;
+      const countsTokens = works.some(({ applying }) => applying.some((policy) => policy.countsTokens));
+      const bound = countsTokens ? boundFor(asked, askedModel) : asItIs;
+      const inputTokens = countsTokens ? inputReservedFor(asked) : 0;
       const heldMs = Math.max(1, Math.ceil(context.deadlineMs - clock.monotonic())) + PLACE_GRACE_MS;
-      const limits = [
-        ...ownLimits(work.user, options.userRate, options.placesPerUser, heldMs),
-        ...applying.flatMap((policy) => limitsOf(policy, work, amountsOf(reserved), heldMs, clock.now())),
-      ];
-      const hold = newId("hld", clock.now());
+      const { user, key } = workOf(context, askedModel);
+      const all: ModelLimit[] = ownLimits(user, options.userRate, options.placesPerUser, heldMs).map(
+        (limit) => ({ limit, models: candidates.map(({ model }) => model) }),
+      );
+      for (const { model, request, work, applying } of works) {
+        const reserved = countsTokens ? reservedFor(bound(request), inputTokens, model) : ONE_REQUEST;
+        const amounts = amountsOf(reserved);
+        for (const policy of applying) {
+          for (const limit of limitsOf(policy, work, amounts, heldMs, nowMs)) addLimit(all, limit, model);
+        }
+      }
+      const limits = all.map(({ limit }) => limit);
+      const hold = newId("hld", nowMs);
       const taken = limiter.take(hold, limits);
       const decisions = taken instanceof Promise ? await taken : taken;
       const views = limits.flatMap((limit, index) => {
@@ -106,21 +136,21 @@ export function openAdmission(options: {
       let isSettled = false;
       return {
         bound,
-        settle(usage) {
+        settle(usage, ranOn) {
           if (isSettled) return;
           isSettled = true;
-          const used: UsedAmounts = usage === null ? NO_USE : usedOf(usage, model);
+          const used: UsedAmounts = usage === null ? NO_USE : usedOf(usage, ranOn);
           const amounts = amountsOf(used);
           limiter.settle(
             hold,
-            limits.map((limit) => ({ cell: limit.cell, used: usedOfLimit(limit, amounts) })),
+            all.map((each) => ({ cell: each.limit.cell, used: usedOfLimit(each, amounts, askedModel, ranOn) })),
             usageTallies(
               {
                 team: principal.team,
                 issuer: principal.issuer,
                 subject: principal.subject,
-                key: work.key ?? "",
-                model: model.id,
+                key: key ?? "",
+                model: askedModel.id,
               },
               used,
               clock.now(),
@@ -130,6 +160,26 @@ export function openAdmission(options: {
       };
     },
   };
+}
+
+/** A limit, and those of the candidates that it is about. */
+interface ModelLimit {
+  readonly limit: NamedLimit;
+  readonly models: readonly ServedModel[];
+}
+
+/** Adds what limits a candidate. One that is about others before it as well stays one, of the larger amount. */
+function addLimit(all: ModelLimit[], limit: NamedLimit, model: ServedModel): void {
+  const at = all.findIndex(({ limit: { cell, name } }) => name === limit.name && cell.key === limit.cell.key);
+  const there = all[at];
+  if (there === undefined) all.push({ limit, models: [model] });
+  else all[at] = { limit: larger(there.limit, limit), models: [...there.models, model] };
+}
+
+function larger(one: NamedLimit, other: NamedLimit): NamedLimit {
+  return one.cell.kind === "place" || other.cell.kind === "place" || one.cell.amount >= other.cell.amount
+    ? one
+    : other;
 }
 
 /** The limits that each user has by settings of their own. */
@@ -142,6 +192,7 @@ function ownLimits(
   return [requestLimit("user", user, rate, "degraded"), {
     name: "at-once",
     unit: "places",
+    isShared: false,
     windowSeconds: 0,
     whenStoreFails: "degraded",
     fixed: false,
@@ -161,29 +212,38 @@ function workOf({ principal, network }: AdmissionContext, model: ServedModel): L
   };
 }
 
-/** A rate counts attempts; a day or month counts what ran. */
-function usedOfLimit({ cell, unit }: NamedLimit, used: WorkAmounts): number {
+/** A rate of requests counts attempts, also on the model that was asked for; all else counts what ran, and where. */
+function usedOfLimit(
+  { limit: { cell, unit }, models }: ModelLimit,
+  used: WorkAmounts,
+  asked: ServedModel,
+  ranOn: ServedModel,
+): number {
   if (cell.kind === "place") return 0;
-  return cell.kind === "rate" && unit === "requests"
-    ? cell.amount
-    : used[unit === "places" ? "requests" : unit];
+  if (cell.kind === "rate" && unit === "requests") {
+    return models.includes(asked) || models.includes(ranOn) ? cell.amount : 0;
+  }
+  return models.includes(ranOn) ? used[unit === "places" ? "requests" : unit] : 0;
 }
 
 function usedOf({ inputTokens, outputTokens }: Usage, { prices }: ServedModel): UsedAmounts {
   return { requests: 1, inputTokens, outputTokens, cost: costOf(prices, inputTokens, outputTokens) };
 }
 
-function reservedFor(request: TaskRequest, { prices }: ServedModel): UsedAmounts {
-  const inputTokens = withMargin(inputTokensOf(request));
+function reservedFor(request: TaskRequest, inputTokens: number, { prices }: ServedModel): UsedAmounts {
   const outputTokens = outputTokensMaxOf(request);
   return { requests: 1, inputTokens, outputTokens, cost: costOf(prices, inputTokens, outputTokens) };
 }
 
+function inputReservedFor(request: TaskRequest): number {
+  return withMargin(inputTokensOf(request)) + (request.task === "transcription" ? SOUND_FILE_TOKENS : 0);
+}
+
 /** Of all answers together; 0 where nothing is generated. */
 function outputTokensMaxOf(request: TaskRequest): number {
+  if (request.task === "image") return request.images * PICTURE_TOKENS;
   if (request.task !== "chat" && request.task !== "completion") return 0;
-  const answers = request.choices * (request.task === "completion" ? request.prompts.length : 1);
-  return answers * (request.outputTokensMax ?? OUTPUT_TOKENS_ASSUMED);
+  return answersOf(request) * (request.outputTokensMax ?? OUTPUT_TOKENS_ASSUMED);
 }
 
 /** What input of so many tokens by our count is at most by the engine's. */
@@ -213,7 +273,7 @@ function roomForOutput(request: ChatRequest | CompletionRequest, { limits }: Ser
   if (limits.contextTokensMax === null) return Infinity;
   const inputTokens = request.task === "chat"
     ? inputTokensOf(request)
-    : Math.max(...request.prompts.map(countTokens));
+    : Math.max(...request.prompts.map(countTokens)) + countTokens(request.suffix ?? "");
   return Math.max(1, limits.contextTokensMax - withMargin(inputTokens));
 }
 

@@ -61,8 +61,8 @@ const WIDE_COSTS: readonly (readonly [first: number, last: number, cost: number]
   [0x1780, 0x17ff, 60], // Khmer
   [0x1ea0, 0x1ef9, 45], // Latin letters of Vietnamese
   [0x2000, 0x200a, 200], // rare spaces
-  [0x200b, 0x206f, 110], // dashes, quotes, joiners of emoji
-  [0x2070, 0x218f, 200], // raised and lowered figures, currencies, letters as symbols
+  [0x200b, 0x2027, 110], // dashes, quotes, joiners of emoji
+  [0x2028, 0x218f, 200], // rare marks, raised and lowered figures, currencies, letters as symbols
   [0x2190, 0x22ff, 110], // arrows, mathematics
   [0x2500, 0x27bf, 110], // boxes, symbols
   [0x3000, 0x3040, 92], // marks of CJK

@@ -21,10 +21,10 @@ import type { Catalog } from "../registry/catalog.ts";
 import type { ServedModel } from "../registry/served_model.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
-import type { Admission, AdmissionContext, Admitted } from "./admission.ts";
+import type { Admission, AdmissionContext, Admitted, Candidate, Candidates } from "./admission.ts";
 import { boundRequest, itemsOf } from "./bound_request.ts";
 import { findModel, requireCapability } from "./find_model.ts";
-import { type Settlement, settlementOf } from "./settlement.ts";
+import { type Ending, type Settlement, settlementOf } from "./settlement.ts";
 
 /** Around the request: who asks, its place in the trail, and when it is over. */
 export interface InferenceContext extends AdmissionContext {
@@ -65,7 +65,7 @@ export interface RunInference {
   ): Promise<InferenceStream<StreamItem<T>>>;
   /** How many are under way at this moment. */
   underWay(): number;
-  /** Ends all that is under way with Fault `stopping`; each of them is still recorded. */
+  /** Ends all that is under way with Fault `stopping`; each of them is still recorded. What comes later does not begin. */
   stop(): void;
 }
 
@@ -83,7 +83,26 @@ export interface InferenceParts {
 
 /** Makes the act over its parts. */
 export function openRunInference(parts: InferenceParts): RunInference {
+  const { log, clock } = parts;
   const underWay = new Set<AbortController>();
+  let isStopping = false;
+  let notBelievedMs = -Infinity;
+
+  /** Whose figures cannot be true is told, but not by every answer. */
+  function settlementFor(run: Run<TaskRequest>): Settlement {
+    return settlementOf(() => run.request, ({ inputTokens, outputTokens }, ours) => {
+      if (clock.monotonic() - notBelievedMs < NOT_BELIEVED_EVERY_MS) return;
+      notBelievedMs = clock.monotonic();
+      log.write("warn", "usage.not_believed", {
+        model: run.ranOn.id,
+        servedBy: run.trace.servedBy,
+        inputTokens,
+        outputTokens,
+        inputTokensCounted: ours.inputTokens,
+        outputTokensCounted: ours.outputTokens,
+      });
+    });
+  }
 
   /** Steps 1 to 4: find, check, take from the limits, record the intent. */
   async function begin<Request extends TaskRequest>(
@@ -100,6 +119,10 @@ export function openRunInference(parts: InferenceParts): RunInference {
     // A model that nobody can serve now, and that no other stands in for, leaves a refusal and no intent.
     run.requireSomeEngine();
     await run.admit();
+    if (isStopping) {
+      run.withdraw();
+      throw stopped();
+    }
     try {
       await record.inferenceStarted({
         model: model.id,
@@ -117,7 +140,7 @@ export function openRunInference(parts: InferenceParts): RunInference {
   return {
     async run<T extends WholeTask>(name: string, asked: WholeRequest<T>, context: InferenceContext) {
       const run = await begin(name, asked, context);
-      const settlement = settlementOf(run.request);
+      const settlement = settlementFor(run);
       const answer = await run.settled(
         settlement,
         async () =>
@@ -130,7 +153,7 @@ export function openRunInference(parts: InferenceParts): RunInference {
 
     async stream<T extends StreamTask>(name: string, asked: StreamRequest<T>, context: InferenceContext) {
       const run = await begin(name, asked, context);
-      const settlement = settlementOf(run.request);
+      const settlement = settlementFor(run);
       const source = await run.settledOnFault(
         settlement,
         () => run.onSomeEngine((engine, bounds, request) => engine.stream<T>(request, bounds)),
@@ -141,9 +164,8 @@ export function openRunInference(parts: InferenceParts): RunInference {
     underWay: () => underWay.size,
 
     stop() {
-      for (const controller of underWay) {
-        controller.abort(new Fault("stopping", "Cannot go on: the server stops"));
-      }
+      isStopping = true;
+      for (const controller of underWay) controller.abort(stopped());
     },
   };
 }
@@ -158,11 +180,7 @@ const ENGINE_FAULTS: readonly FaultKind[] = [
   "upstream_timeout",
 ];
 
-/** A model, and the request as that model may run it. */
-interface Candidate<Request extends TaskRequest> {
-  readonly model: ServedModel;
-  readonly request: Request;
-}
+const NOT_BELIEVED_EVERY_MS = 60_000;
 
 /** One inference from its intent to its outcome. */
 class Run<Request extends TaskRequest> {
@@ -172,8 +190,9 @@ class Run<Request extends TaskRequest> {
   readonly #context: InferenceContext;
   readonly #underWay: Set<AbortController>;
   readonly #controller = new AbortController();
-  /** The model that was asked for, then those that stand in for it. */
-  #candidates: readonly [Candidate<Request>, ...Candidate<Request>[]];
+  #candidates: Candidates<Request>;
+  /** The one that was tried last. */
+  #current: Candidate<Request>;
   readonly #startedMs: number;
   readonly #onClientLeft = (): void => this.#controller.abort();
   #admitted: Admitted | undefined;
@@ -185,7 +204,7 @@ class Run<Request extends TaskRequest> {
   constructor(
     parts: InferenceParts,
     underWay: Set<AbortController>,
-    candidates: readonly [Candidate<Request>, ...Candidate<Request>[]],
+    candidates: Candidates<Request>,
     context: InferenceContext,
   ) {
     this.#parts = parts;
@@ -194,21 +213,28 @@ class Run<Request extends TaskRequest> {
     this.#context = context;
     this.#startedMs = parts.clock.monotonic();
     this.#candidates = candidates;
+    this.#current = candidates[0];
   }
 
   /** The request as it runs. */
   get request(): Request {
-    return this.#candidates[0].request;
+    return this.#current.request;
+  }
+
+  /** The model that it runs on. */
+  get ranOn(): ServedModel {
+    return this.#current.model;
   }
 
   /** Takes from the limits; from here on it is under way. */
   async admit(): Promise<void> {
     const { signal } = this.#context;
-    const admitted = await this.#parts.admission.admit(this.#context, this.model, this.request);
+    const admitted = await this.#parts.admission.admit(this.#context, this.#candidates);
     this.#admitted = admitted;
     const [first, ...others] = this.#candidates;
     const bounded = ({ model, request }: Candidate<Request>) => ({ model, request: admitted.bound(request) });
     this.#candidates = [bounded(first), ...others.map(bounded)];
+    this.#current = this.#candidates[0];
     this.#underWay.add(this.#controller);
     if (signal.aborted) this.#controller.abort();
     else signal.addEventListener("abort", this.#onClientLeft, { once: true });
@@ -222,7 +248,7 @@ class Run<Request extends TaskRequest> {
   #end(usage: Usage | null): void {
     this.#context.signal.removeEventListener("abort", this.#onClientLeft);
     this.#underWay.delete(this.#controller);
-    this.#admitted?.settle(usage);
+    this.#admitted?.settle(usage, this.ranOn);
   }
 
   requireSomeEngine(): void {
@@ -238,7 +264,8 @@ class Run<Request extends TaskRequest> {
     const { signal } = this.#controller;
     const bounds = { signal, deadlineMs: this.#context.deadlineMs, trace: this.trace };
     let last: Fault | undefined;
-    for (const [index, { model, request }] of this.#candidates.entries()) {
+    for (const [index, candidate] of this.#candidates.entries()) {
+      const { model, request } = candidate;
       const engine = this.#parts.engines.get(model.id);
       if (engine?.state() !== "ready") continue;
       if (index > 0) {
@@ -248,6 +275,8 @@ class Run<Request extends TaskRequest> {
           FAULT_TABLE[(last ?? notReady(this.model)).kind].code,
         );
       }
+      if (signal.aborted) throw abortedBy(signal);
+      this.#current = candidate;
       try {
         return await attempt(engine, bounds, request);
       } catch (thrown) {
@@ -270,7 +299,7 @@ class Run<Request extends TaskRequest> {
     try {
       return await act();
     } catch (thrown) {
-      await this.#finish(FAULT_TABLE[toFault(thrown).kind].code, settlement);
+      await this.#finish(toFault(thrown).kind, settlement);
       throw thrown;
     }
   }
@@ -283,7 +312,7 @@ class Run<Request extends TaskRequest> {
     const end = (reason: Fault): void => {
       source.cancel(reason);
       // Nobody waits for this record any more; the trail itself refuses the next request if it could not be kept.
-      this.#finish(FAULT_TABLE[reason.kind].code, settlement).catch((thrown) =>
+      this.#finish(reason.kind, settlement).catch((thrown) =>
         this.#parts.log.write("error", "inference.outcome_not_recorded", { reason: toFault(thrown).message })
       );
     };
@@ -320,31 +349,39 @@ class Run<Request extends TaskRequest> {
   }
 
   /** Once: the first way of ending is the one that counts. */
-  #finish(outcome: string, settlement: Settlement): Promise<void> {
+  #finish(outcome: "completed" | FaultKind, settlement: Settlement): Promise<void> {
     this.#finishing ??= this.#recordFinished(outcome, settlement);
     return this.#finishing;
   }
 
-  async #recordFinished(outcome: string, settlement: Settlement): Promise<void> {
+  async #recordFinished(outcome: "completed" | FaultKind, settlement: Settlement): Promise<void> {
     clearTimeout(this.#deadlineTimer);
-    const usage = settlement.usage(outcome === "completed");
-    const isCharged = outcome === "completed" || this.#anySent;
+    const ending = this.#endingOf(outcome);
+    const usage = settlement.usage(ending);
+    const charged = ending === "failed" && !this.#anySent ? null : usage;
     try {
       await this.#context.record.inferenceFinished({
         model: this.model.id,
-        outcome,
+        outcome: outcome === "completed" ? outcome : FAULT_TABLE[outcome].code,
         inputTokens: usage.inputTokens,
         outputTokens: usage.outputTokens,
         countedBy: usage.countedBy,
         ...this.trace,
         durationMs: Math.round(this.#parts.clock.monotonic() - this.#startedMs),
       });
-      this.#end(isCharged ? usage : null);
+      this.#end(charged);
     } catch (thrown) {
       // A whole answer without its record does not leave: what nobody got costs nothing.
-      this.#end(this.#anySent ? usage : null);
+      this.#end(ending === "completed" && !this.#anySent ? null : charged);
       throw thrown;
     }
+  }
+
+  /** Whoever leaves an engine that works, or gives it too little time, has used it; that it failed is not their doing. */
+  #endingOf(outcome: "completed" | FaultKind): Ending {
+    if (outcome === "completed") return outcome;
+    const isGivenUp = outcome === "client_left" || outcome === "deadline_exceeded";
+    return isGivenUp && this.trace.attempts > 0 ? "given_up" : "failed";
   }
 }
 
@@ -379,6 +416,10 @@ function passesAll({ passFields }: ServedModel, asked: TaskRequest): boolean {
 /** A body that was given away in pieces cannot be sent a second time. */
 function isSpent(request: TaskRequest): boolean {
   return request.task === "transcription";
+}
+
+function stopped(): Fault {
+  return new Fault("stopping", "Cannot go on: the server stops");
 }
 
 function notReady(model: ServedModel): Fault {

@@ -15,9 +15,8 @@ export function limitFault(views: readonly LimitView[]): Fault | undefined {
 function faultOf({ limit: { name, cell, unit, windowSeconds }, decision }: LimitView): Fault {
   const reason = `Cannot pass a request: limit ${name} is used up`;
   if (cell.kind === "place") {
-    const detail = `You have ${cell.quota} requests under way; at most ${cell.quota} are allowed at once.`;
     return new Fault("rate_limited", reason, {
-      detail,
+      detail: `At most ${cell.quota} requests may be under way at once (limit "${name}").`,
       retryAfterSeconds: retrySeconds(decision.retryAfterMs),
     });
   }

@@ -64,6 +64,8 @@ export interface NamedLimit extends GuardedCell {
   /** As answers name it, such as `free` or `free:tokensPerDay` where the policy limits more than one thing. */
   readonly name: string;
   readonly unit: LimitUnit;
+  /** Others use it up as well, whose use is nobody's business: answers tell of it only where it refuses. */
+  readonly isShared: boolean;
   /** Of a rate or period; 0 of places. */
   readonly windowSeconds: number;
 }
@@ -84,6 +86,7 @@ export function requestLimit(
   return {
     name,
     unit: "requests",
+    isShared: false,
     windowSeconds: windowMs / 1000,
     whenStoreFails,
     fixed: true,
@@ -150,7 +153,8 @@ export function applies({ policy }: ReadyPolicy, work: LimitedWork): boolean {
 }
 
 /**
- * The limits of a policy that applies.
+ * The limits of a policy that applies. Of tokens and money at least 1 is asked for: what is used up refuses also work of which
+ * nobody can say before what it takes.
  *
  * @param heldMs after so long a place is free again whatever became of its taker
  * @param nowMs wall time: days and months are those of UTC
@@ -162,12 +166,14 @@ export function limitsOf(
   heldMs: number,
   nowMs: number,
 ): readonly NamedLimit[] {
-  const key = work[policy.subject] ?? "";
+  const { subject } = policy;
+  const key = work[subject] ?? "";
+  const isShared = subject === "model" || subject === "address";
   return quotas.map(({ quota, max, name }) => {
     const { unit, period } = QUOTAS[quota];
     const whenStoreFails = policy.whenStoreFails ??
       (period === "day" || period === "month" ? "closed" : "degraded");
-    const about = { name, unit, whenStoreFails, fixed: unit === "requests" };
+    const about = { name, unit, isShared, whenStoreFails, fixed: unit === "requests" };
     if (unit === "places") {
       return {
         ...about,
@@ -175,7 +181,7 @@ export function limitsOf(
         cell: { kind: "place", key: `${policy.name}/${key}`, quota: max, heldMs },
       };
     }
-    const amount = amounts[unit];
+    const amount = unit === "requests" ? amounts.requests : Math.max(1, amounts[unit]);
     if (period === "minute") {
       const cell: LimitCell = {
         kind: "rate",

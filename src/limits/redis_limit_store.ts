@@ -1,6 +1,6 @@
 // The limit store in Redis, for instances that share it: decisions and settlings that meet go out together, in one script call.
 import type { Redis, RedisReply, RedisScript } from "../store/redis/redis.ts";
-import { Fault } from "../faults/fault.ts";
+import { Fault, toFault } from "../faults/fault.ts";
 import { decideCells, holdKeptMs, holdRefused, SETTLED_KEPT_MS } from "./decide_cells.ts";
 import type { LimitCell, LimitStore } from "./limit_store.ts";
 
@@ -33,6 +33,8 @@ local later = "(" .. now_text
 local most = 9007199254740991
 local key, at = 1, 1
 local states, answer, answers = {}, {}, 0
+-- Of each book: for so long it is known to be kept.
+local kept_ms = {}
 
 local function level_of(name, quota)
   local kept = call("GET", name)
@@ -57,7 +59,9 @@ local function add(book, field, amount, ms)
   local sum = call("HINCRBY", book, field, amount)
   if sum > most then call("HSET", book, field, most) end
   if sum < 0 then call("HSET", book, field, 0) end
+  if (kept_ms[book] or 0) >= ms then return end
   if call("PTTL", book) < ms then call("PEXPIRE", book, ms) end
+  kept_ms[book] = ms
 end
 
 local function hold_place(name, held, ms, member)
@@ -222,7 +226,12 @@ class Operations {
     });
   }
 
-  async #send(takes: readonly Operation[], settlings: readonly Operation[]): Promise<void> {
+  /** @param failure of a call that held these settlings before */
+  async #send(
+    takes: readonly Operation[],
+    settlings: readonly Operation[],
+    failure?: Fault,
+  ): Promise<void> {
     this.#calls++;
     const operations = [...takes, ...settlings];
     try {
@@ -235,10 +244,13 @@ class Operations {
       );
       let at = 0;
       for (const operation of operations) operation.done(answers.slice(at, at += operation.answers));
-    } catch (fault) {
+    } catch (thrown) {
+      // What was sent once stays sent, whatever became of it the second time.
+      const fault = failure ?? toFault(thrown);
       for (const take of takes) take.failed(fault);
       // A Redis that is out of memory refuses takes, but settles; and whatever it has settled it will not settle again.
-      if (takes.length > 0 && settlings.length > 0) await this.#send([], settlings);
+      const again = takes.length > 0 && settlings.length > 0 && fault.details.notSent !== true;
+      if (again) await this.#send([], settlings, fault);
       else for (const settling of settlings) settling.failed(fault);
     } finally {
       this.#calls--;

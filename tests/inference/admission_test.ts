@@ -132,7 +132,10 @@ function openLimited(
       return engine;
     },
     admit: (request: TaskRequest = BOUNDED, changes: Partial<AdmissionContext> = {}) =>
-      admission.admit(context(changes), model, request),
+      admission.admit(context(changes), [{ model, request }]).then((admitted) => ({
+        ...admitted,
+        settle: (usage: Usage | null) => admitted.settle(usage, model),
+      })),
     run: (request = BOUNDED, changes: Partial<InferenceContext> = {}, name = "m") =>
       act.run<"chat">(name, request, context(changes)),
     stream: (request = BOUNDED, changes: Partial<InferenceContext> = {}) =>
@@ -230,7 +233,7 @@ Deno.test("where one limit refuses nothing is taken from any other, nothing runs
 Deno.test("the user's own rate and places are 429 with when to come back, and a place is free again after the run", async () => {
   const limited = openLimited([], undefined, 1);
   const first = await limited.admit();
-  const atOnce = "You have 1 requests under way; at most 1 are allowed at once.";
+  const atOnce = 'At most 1 requests may be under way at once (limit "at-once").';
   await rejects(limited.admit(), isFault("rate_limited", atOnce));
   first.settle(USAGE);
   for (let taken = 1; taken < RATE; taken++) (await limited.admit()).settle(USAGE);

@@ -93,3 +93,48 @@ Deno.test("all parts of a conversation count", () => {
   ok(countChatTokens([], [tool]) > 12);
   ok(countChatTokens([], [{ name: "weather" }]) < countChatTokens([], [tool]));
 });
+
+Deno.test("what vocabularies spell byte by byte is not taken for common text: each with its count by o200k_base", () => {
+  const repeated = (text: string) => text.repeat(500);
+  const cases: readonly (readonly [what: string, tokens: number, text: string])[] = [
+    ["controls", 2000, repeated("\u0001\u0002\u0003\u0004")],
+    ["nothing but NUL", 500, repeated("\0\0")],
+    ["mixed white space", 1000, repeated("\t \t\u000b")],
+    ["a blank before each digit", 2000, repeated(" 1 2")],
+    ["private use", 2500, repeated("\ue000\ue123")],
+    ["the same of private use", 1000, repeated("\ue000")],
+    ["rare Han", 3000, repeated("\u3405\u4a01")],
+    ["Yi", 3000, repeated("\ua100\ua200")],
+    ["Ethiopic", 2000, repeated("\u1201\u1302")],
+    ["combining marks", 1500, repeated("\u0302\u0310")],
+    ["hieroglyphs", 4000, repeated("\u{13001}\u{13123}")],
+    ["one rare mark again and again", 1000, repeated("\u2042")],
+    ["brackets", 250, repeated("[")],
+  ];
+  for (const [what, tokens, text] of cases) {
+    // What is reserved is a quarter more than the estimate.
+    const estimate = countTokens(text);
+    ok(1.25 * estimate >= tokens, `${what}: ${estimate} for ${tokens}`);
+  }
+});
+
+Deno.test("runs of the same white space share tokens, also of line ends of two characters", () => {
+  for (const [unit, max] of [[" ", 10], ["\n", 40], ["\t", 40], ["\r\n", 140]] as const) {
+    ok(countTokens(unit.repeat(512)) <= max, JSON.stringify(unit));
+  }
+});
+
+Deno.test("scripts with vocabularies of their own are not overcounted", () => {
+  // Each with its count by o200k_base.
+  const cases: readonly (readonly [tokens: number, text: string])[] = [
+    [28, "Η τεχνητή νοημοσύνη αλλάζει τον τρόπο με τον οποίο εργαζόμαστε και ζούμε καθημερινά."],
+    [18, "הבינה המלאכותית משנה את הדרך שבה אנו עובדים וחיים מדי יום."],
+    [19, "الذكاء الاصطناعي يغير الطريقة التي نعمل ونعيش بها كل يوم."],
+    [21, "कृत्रिम बुद्धिमत्ता हर दिन हमारे काम करने और जीने का तरीका बदल रही है।"],
+    [27, "ปัญญาประดิษฐ์กำลังเปลี่ยนวิธีการทำงานและการใช้ชีวิตของเราทุกวัน"],
+  ];
+  for (const [tokens, text] of cases) {
+    const estimate = countTokens(text);
+    ok(Math.abs(estimate - tokens) <= 0.4 * tokens, `${estimate} for ${tokens}`);
+  }
+});

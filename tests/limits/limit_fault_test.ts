@@ -82,7 +82,7 @@ Deno.test("a budget of a day or month is another kind, with its own unit; money 
 Deno.test("places say how many there are, and to try again in a second", () => {
   const { kind, details } = faultOf(views({ requestsAtOnce: 2 }, refusedFor(1000)));
   deepStrictEqual([kind, details.retryAfterSeconds], ["rate_limited", 1]);
-  strictEqual(details.detail, "You have 2 requests under way; at most 2 are allowed at once.");
+  strictEqual(details.detail, 'At most 2 requests may be under way at once (limit "free").');
 });
 
 Deno.test("a request larger than the whole quota is told so, and is not told to try again", () => {

@@ -272,9 +272,34 @@ Deno.test("a rate of requests is one cell of one request, under its own name", (
   deepStrictEqual(requestLimit("sign-in", "192.0.2.1", { quota: 10, windowMs: 60_000 }, "closed"), {
     name: "sign-in",
     unit: "requests",
+    isShared: false,
     windowSeconds: 60,
     whenStoreFails: "closed",
     fixed: true,
     cell: { kind: "rate", key: "sign-in/192.0.2.1", quota: 10, windowMs: 60_000, amount: 1 },
   });
+});
+
+Deno.test("of tokens and money at least 1 is asked for, so that what is used up refuses also what nobody can count before", () => {
+  const [one] = readyPolicies([{
+    name: "some",
+    subject: "user",
+    for: {},
+    requestsPerDay: 5,
+    tokensPerMinute: 5,
+    tokensPerDay: 5,
+    costPerMonth: 5,
+  }]);
+  ok(one);
+  const amounts = limitsOf(one, WORK, { requests: 1, tokens: 0, cost: 0 }, HELD_MS, NOW_MS)
+    .map(({ cell }) => cell.kind === "place" ? null : cell.amount);
+  deepStrictEqual(amounts, [1, 1, 1, 1]);
+});
+
+Deno.test("limits on models and on networks are shared, those on a caller's own name, key and team are not", () => {
+  for (const subject of ["address", "user", "key", "team", "model"] as const) {
+    const [limit] = limits({ subject, requestsPerDay: 1 });
+    strictEqual(limit?.isShared, subject === "address" || subject === "model", subject);
+  }
+  strictEqual(requestLimit("address", "192.0.2.1", { quota: 1, windowMs: 1 }, "closed").isShared, false);
 });

@@ -275,6 +275,39 @@ export function testLimitStoreContract(
     deepStrictEqual(summary(await take(null, place("a", 1))), [[true, 0]]);
   });
 
+  contract(
+    "to settle again within an hour changes nothing, however long the answer was lost",
+    async ({ take, settle, sums, advance, refusesHold }) => {
+      const cells = [count("a", 100, 40), rate("a", 100, 40)];
+      await take("hold", ...cells);
+      const used = cells.map((cell) => ({ cell, used: 10 }));
+      await settle("hold", used, [tally("t", 7)]);
+      for (const minutes of [3, 56]) {
+        await advance(minutes * MINUTE_MS);
+        await settle("hold", used, [tally("t", 7)]);
+        await refusesHold("hold", count("a", 100, 1));
+      }
+      deepStrictEqual([await sums("day"), await sums("used")], [{ a: 10 }, { t: 7 }]);
+    },
+  );
+
+  contract(
+    "a book of many sums is read whole, or of many keys those that are there",
+    async ({ take, settle, sums }) => {
+      const keys = Array.from({ length: 1300 }, (_, index) => `${index} ${"é".repeat(index % 5)}`);
+      for (let at = 0; at < keys.length; at += 100) {
+        await settle(`hold${at}`, [], keys.slice(at, at + 100).map((key) => tally(key, key.length)));
+      }
+      await take("hold", count("nothing", 10, 1, "used"));
+      await settle("hold", [{ cell: count("nothing", 10, 1, "used"), used: 0 }]);
+      const all = keys.map((key) => [key, key.length] as const);
+      deepStrictEqual(await sums("used"), Object.fromEntries(all));
+      const asked = [...keys.slice(0, 1200), "nothing", "not there"];
+      deepStrictEqual(await sums("used", asked), Object.fromEntries(all.slice(0, 1200)));
+      deepStrictEqual(await sums("used", []), {});
+    },
+  );
+
   contract("places held for different times come free one by one", async ({ take, advance }) => {
     await take("long", place("a", 3, 10 * MINUTE_MS));
     await take("short", place("a", 3, MINUTE_MS));

@@ -225,6 +225,91 @@ Deno.test("of more than 10,000 settlements that wait the oldest are dropped, and
   deepStrictEqual(dropped.map(({ settlements }) => settlements), [3]);
 });
 
+Deno.test("takes without an answer push out no settlement, and of them the oldest go when 10,000 wait", async () => {
+  await using under = open();
+  const { limiter, store } = under;
+  const [sum, place] = [budget("a", 500, 200), places("a", 4)];
+  ok(await under.passes("h", sum, place));
+  store.state = "down";
+  limiter.settle("h", [{ cell: sum.cell, used: 70 }, { cell: place.cell, used: 0 }], [
+    { book: "usage", key: "a", amount: 7, keptMs: 3_600_000 },
+  ]);
+  await until("it was tried", () => store.asked.settlements === 1);
+  for (let flood = 0; flood < 10_003; flood++) {
+    await rejects(under.passes(`flood-${flood}`, budget("b", 500, 1)), unavailable);
+  }
+  store.state = "well";
+  await until("it is settled", async () => (await limiter.sums("usage")).get("a") === 7);
+  strictEqual(under.left(sum), 430);
+  strictEqual(under.left(place), 3);
+  await until(
+    "what failed is told",
+    async () => (await under.lines("limits.settlements_dropped")).length > 0,
+  );
+  deepStrictEqual(
+    (await under.lines("limits.settlements_dropped")).map(({ settlements, takes }) => [settlements, takes]),
+    [[0, 3]],
+  );
+});
+
+Deno.test("a take that was never sent leaves nothing to settle, and its settlement reaches the local store and the book", async () => {
+  await using under = open("cut");
+  const { limiter, store } = under;
+  for (let request = 0; request < 20; request++) {
+    await rejects(under.passes(under.newHold(), budget("a", 10, 1)), unavailable);
+  }
+  const place = places("a", 4);
+  ok(await under.passes("h", place));
+  strictEqual(await under.passes("h2", place), false);
+  limiter.settle("h", [{ cell: place.cell, used: 0 }], [
+    { book: "usage", key: "a", amount: 7, keptMs: 3_600_000 },
+  ]);
+  await until("it was tried", () => store.asked.settlements === 1);
+  ok(await under.passes("h3", place));
+  await recover(under);
+  await until("the tally arrives", async () => (await limiter.sums("usage")).get("a") === 7);
+  await limiter.close(20_000);
+  strictEqual(store.asked.settlements, 2);
+  deepStrictEqual(await under.events(), ["limits.degraded", "limits.recovered"]);
+});
+
+Deno.test("a settlement whose answer was lost is tried again for 55 minutes, then dropped: the store may forget that it settled", async () => {
+  for (const [minutes, settlements, tallied] of [[54, 2, 7], [55, 1, undefined]] as const) {
+    await using under = open("down");
+    const { limiter, store } = under;
+    limiter.settle("h", [], [{ book: "usage", key: "a", amount: 7, keptMs: 7_200_000 }]);
+    await until("it was tried", () => store.asked.settlements === 1);
+    // One that waits since then without having been sent may wait on.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    limiter.settle("h2", [], [{ book: "usage", key: "b", amount: 1, keptMs: 7_200_000 }]);
+    under.clock.advance(minutes * 60_000);
+    store.state = "well";
+    await until("the other is settled", async () => (await limiter.sums("usage")).get("b") === 1);
+    await limiter.close(20_000);
+    strictEqual(store.asked.settlements, settlements + 1);
+    strictEqual((await limiter.sums("usage")).get("a"), tallied);
+    deepStrictEqual(
+      (await under.lines("limits.settlements_dropped")).map(({ settlements }) => settlements),
+      tallied === undefined ? [1] : [],
+    );
+  }
+});
+
+Deno.test("a settlement that was never sent waits for as long as it takes, and ages from when it was", async () => {
+  await using under = open("cut");
+  const { limiter, store } = under;
+  limiter.settle("h", [], [{ book: "usage", key: "a", amount: 7, keptMs: 86_400_000 }]);
+  await until("it was tried", () => store.asked.settlements === 1);
+  under.clock.advance(3 * 3_600_000);
+  store.refusesToSettle = () => true;
+  store.state = "well";
+  await until("it was tried again", () => store.asked.settlements > 1);
+  under.clock.advance(54 * 60_000);
+  store.refusesToSettle = undefined;
+  await until("it is settled", async () => (await limiter.sums("usage")).get("a") === 7);
+  deepStrictEqual(await under.lines("limits.settlements_dropped"), []);
+});
+
 Deno.test("a settlement that the store never takes holds up no other", async () => {
   await using under = open("down");
   const { limiter, store } = under;
@@ -518,13 +603,10 @@ Deno.test("closing over a store that stays down ends, and the log counts what is
   for (const hold of ["h1", "h2"]) await rejects(under.passes(hold, budget("a", 10, 1)), unavailable);
   await limiter.close(50);
   strictEqual(store.isClosed, true);
-  deepStrictEqual((await under.lines("limits.settlements_dropped")).map(({ settlements }) => settlements), [
-    2,
-  ]);
+  const dropped = async () =>
+    (await under.lines("limits.settlements_dropped")).map(({ settlements, takes }) => [settlements, takes]);
+  deepStrictEqual(await dropped(), [[0, 2]]);
   store.state = "synchronous_down";
   limiter.settle("h3", [], []);
-  deepStrictEqual((await under.lines("limits.settlements_dropped")).map(({ settlements }) => settlements), [
-    2,
-    1,
-  ]);
+  deepStrictEqual(await dropped(), [[0, 2], [1, 0]]);
 });

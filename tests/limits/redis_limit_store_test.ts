@@ -1,6 +1,8 @@
 // Tests of the limit store in Redis: the contract, and what only a server that many share can do and suffer.
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
-import type { LimitStore } from "../../src/limits/limit_store.ts";
+import fc from "fast-check";
+import { Fault } from "../../src/faults/fault.ts";
+import type { LimitDecision, LimitStore } from "../../src/limits/limit_store.ts";
 import { openRedisLimitStore } from "../../src/limits/redis_limit_store.ts";
 import type { Redis } from "../../src/store/redis/redis.ts";
 import { isFault } from "../identity/is_fault.ts";
@@ -130,6 +132,161 @@ redisTest("a decision is one call, also of many cells", async ({ redis }) => {
   deepStrictEqual(calls, ["run", "run"]);
 });
 
+/** The store over a Redis that counts the calls. */
+function counting(redis: Redis): { readonly store: LimitStore; calls: number } {
+  const counted = {
+    calls: 0,
+    store: openRedisLimitStore({
+      ...redis,
+      run(...words) {
+        counted.calls++;
+        return redis.run(...words);
+      },
+    }),
+  };
+  return counted;
+}
+
+redisTest("what is asked in one turn goes out together, and each is decided by itself", async ({ redis }) => {
+  const counted = counting(redis);
+  const { store } = counted;
+  await store.settle("given up", [], []);
+  await store.take("held", [count("b", 10, 4), place("a", 2)]);
+  counted.calls = 0;
+  const asked = [
+    store.settle("held", [{ cell: count("b", 10, 4), used: 1 }, { cell: place("a", 2), used: 0 }], [
+      tally("t", 2),
+    ]),
+    ...[3, 3, 5, 1].map((amount) => store.take(null, [rate("a", 7, amount), count("a", 100, amount)])),
+    store.take("given up", [rate("c", 5), place("a", 2)]),
+    store.take("next", [place("a", 2), rate("c", 5)]),
+    store.take("empty", []),
+  ];
+  const [, ...taken] = (await Promise.allSettled(asked)).map((each) =>
+    each.status === "rejected"
+      ? "refused"
+      : each.value?.map(({ allowed, remaining }: LimitDecision) => [allowed, remaining])
+  );
+  strictEqual(counted.calls, 1);
+  deepStrictEqual(taken, [
+    [[true, 4], [true, 97]],
+    [[true, 1], [true, 94]],
+    [[false, 1], [true, 94]],
+    [[true, 0], [true, 93]],
+    "refused",
+    // Settlings come last: the place was still held.
+    [[true, 0], [true, 4]],
+    [],
+  ]);
+  deepStrictEqual([[...await store.sums("day")].sort(), [...await store.sums("used")]], [
+    [["a", 7], ["b", 1]],
+    [["t", 2]],
+  ]);
+});
+
+redisTest(
+  "what is asked while calls are under way goes out together, in bounded lists",
+  async ({ redis }) => {
+    const counted = counting(redis);
+    const asked: Promise<boolean>[] = [];
+    const ask = async () => (await counted.store.take(null, [count("a", 150)]))[0]?.allowed === true;
+    for (let turn = 0; turn < 20; turn++) {
+      asked.push(ask());
+      // Answers come in a later turn of the event loop.
+      await Promise.resolve().then(() => {}).then(() => {});
+    }
+    strictEqual(counted.calls, 2);
+    await Promise.all(asked);
+    strictEqual(counted.calls, 3);
+    for (let request = 20; request < 200; request++) asked.push(ask());
+    const allowed = (await Promise.all(asked)).filter((each) => each).length;
+    deepStrictEqual([allowed, counted.calls], [150, 3 + 6]);
+  },
+);
+
+redisTest("property: asked together or one by one, the decisions are the same", async ({ redis }) => {
+  const key = fc.constantFrom("a", "b");
+  const amount = fc.nat(4);
+  const cell = fc.oneof(
+    fc.record({ key, amount }).map(({ key, amount }) => rate(key, 9, amount)),
+    fc.record({ key, amount }).map(({ key, amount }) => count(key, 9, amount)),
+    fc.record({ key }).map(({ key }) => place(key, 3)),
+  );
+  const requests = fc.array(
+    fc.record({
+      isHeld: fc.boolean(),
+      cells: fc.uniqueArray(cell, { maxLength: 3, selector: ({ kind, key }) => `${kind} ${key}` }),
+      used: fc.nat(6),
+    }),
+    { maxLength: 40, size: "max" },
+  );
+  let runs = 0;
+  await fc.assert(
+    fc.asyncProperty(requests, async (sequence) => {
+      runs++;
+      const [together, alone] = ["together", "alone"].map((name) =>
+        openRedisLimitStore({ ...redis, key: (each) => redis.key(`${name}${runs}:${each}`) })
+      );
+      ok(together !== undefined && alone !== undefined);
+      const isOver = (decisions: readonly LimitDecision[]) =>
+        decisions.map(({ allowed, remaining, retryAfterMs }) => [allowed, remaining, retryAfterMs === 0]);
+      const holdOf = (index: number) => sequence[index]?.isHeld ? `hold${index}` : null;
+      const settlings = sequence.map(({ cells, used }, index) =>
+        [`hold${index}`, cells.map((cell) => ({ cell, used })), [tally("t", used)]] as const
+      );
+      const first = await Promise.all(
+        sequence.map(async ({ cells }, index) => isOver(await together.take(holdOf(index), cells))),
+      );
+      await Promise.all(settlings.map((settling) => together.settle(...settling)));
+      for (const [index, { cells }] of sequence.entries()) {
+        deepStrictEqual(isOver(await alone.take(holdOf(index), cells)), first[index]);
+      }
+      for (const settling of settlings) await alone.settle(...settling);
+      const looks = [rate("a", 9, 0), rate("b", 9, 0), place("a", 3), place("b", 3)];
+      deepStrictEqual(isOver(await together.take(null, looks)), isOver(await alone.take(null, looks)));
+      for (const book of ["day", "used"]) {
+        deepStrictEqual(new Map([...await together.sums(book)]), new Map([...await alone.sums(book)]));
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+redisTest("a call that fails fails all that it held, and the next works", async ({ redis, store }) => {
+  await redis.call(redis.key("rate:broken"), ["SET", redis.key("rate:broken"), "no level"]);
+  const asked = await Promise.allSettled([
+    store.take("first", [count("a", 5)]),
+    store.take("second", [rate("broken", 5)]),
+    store.take("third", [count("a", 5)]),
+    store.settle("fourth", [], [tally("t", 1)]),
+  ]);
+  // Settlings are told once more, without the takes.
+  deepStrictEqual(asked.map(({ status }) => status), ["rejected", "rejected", "rejected", "fulfilled"]);
+  for (const hold of ["first", "second", "third"]) {
+    await store.settle(hold, [{ cell: count("a", 5), used: 0 }], []);
+  }
+  deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")]], [[], [["t", 1]]]);
+});
+
+redisTest("a settling that may have happened never says that it was not sent", async ({ redis }) => {
+  const faults = [
+    new Fault("unavailable", "lost"),
+    new Fault("unavailable", "down", { notSent: true }),
+    new Fault("unavailable", "down", { notSent: true }),
+  ];
+  const store = openRedisLimitStore({ ...redis, run: () => Promise.reject(faults.shift()) });
+  for (const expected of [undefined, true]) {
+    const asked = [store.take("a", [rate("a", 1)]), store.settle("b", [], [tally("t", 1)])];
+    for (const each of asked) {
+      await rejects(
+        Promise.resolve<unknown>(each),
+        (thrown) => thrown instanceof Fault && thrown.details.notSent === expected,
+      );
+    }
+  }
+  strictEqual(faults.length, 0);
+});
+
 redisTest("every key has an end", async ({ server, prefix, store }) => {
   const cells = [rate("a", 5), count("a", 5), place("a", 5)];
   await store.take("open", cells);
@@ -226,7 +383,12 @@ redisTest("out of memory it takes nothing, and what was taken can be settled", a
     await rejects(async () => await store.take("late", [cell]), isFault("unavailable"));
     await rejects(async () => await store.take(null, [cell]), isFault("unavailable"));
   }
-  await store.settle("hold", cells.map((cell) => ({ cell, used: 1 })), [tally("t", 1)]);
+  // Told together with takes as well.
+  const [late] = await Promise.allSettled([
+    store.take("late", [count("b", 5)]),
+    store.settle("hold", cells.map((cell) => ({ cell, used: 1 })), [tally("t", 1)]),
+  ]);
+  strictEqual(late.status, "rejected");
   await server.cli("CONFIG", "SET", "maxmemory", "0");
   deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")]], [[["a", 1]], [["t", 1]]]);
   deepStrictEqual(

@@ -1,9 +1,9 @@
 // Scripted limit store: a stub of a shared store that fails as a test says, before a real store in memory.
-import { Fault } from "../../src/faults/fault.ts";
+import { Fault, type FaultDetails } from "../../src/faults/fault.ts";
 import type { LimitDecision, LimitStore } from "../../src/limits/limit_store.ts";
 
 /**
- * `synchronous`: as memory · `synchronous_down`: throws at once · `well`: as a server · `down`: nothing gets there · `deaf`: all gets there, no answer comes back ·
+ * `synchronous`: as memory · `synchronous_down`: throws at once · `well`: as a server · `down`: nothing gets there · `cut`: as `down`, and that is known · `deaf`: all gets there, no answer comes back ·
  * `late`: as `deaf`, but it gets there at `deliver` · `read_only`: what takes nothing works · `broken`: throws what is no Fault
  */
 export type StoreState =
@@ -11,6 +11,7 @@ export type StoreState =
   | "synchronous_down"
   | "well"
   | "down"
+  | "cut"
   | "deaf"
   | "late"
   | "read_only"
@@ -48,6 +49,7 @@ export function scriptedLimitStore(inner: LimitStore): ScriptedLimitStore {
       if (isClosed) throw failure("closed");
       if (state === "broken") throw new TypeError("scripted");
       if (state === "down") throw failure("down");
+      if (state === "cut") throw failure("cut off", { notSent: true });
       if (state === "late") {
         late.push(act);
         throw failure("late");
@@ -111,6 +113,6 @@ export function scriptedLimitStore(inner: LimitStore): ScriptedLimitStore {
   return store;
 }
 
-function failure(how: string): Fault {
-  return new Fault("unavailable", `Cannot use the scripted store: it is ${how}`);
+function failure(how: string, details: FaultDetails = {}): Fault {
+  return new Fault("unavailable", `Cannot use the scripted store: it is ${how}`, details);
 }

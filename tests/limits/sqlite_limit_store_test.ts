@@ -88,6 +88,26 @@ Deno.test("SQLite limit store: a clock that was set back drains nothing and fill
   });
 });
 
+Deno.test("SQLite limit store: while a large book is read, others have their turns, and it may be closed", async () => {
+  await withFile(async (file) => {
+    const store = openSqliteLimitStore(file, manualClock());
+    const keys = Array.from({ length: 5000 }, (_, index) => `k${index}`);
+    store.settle("hold", [], keys.map((key) => tally(key, 1)));
+    for (const asked of [undefined, keys]) {
+      let isRead = false;
+      const reading = store.sums("used", asked).finally(() => isRead = true);
+      for (let turn = 0; turn < 5; turn++) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+        strictEqual(isRead, false);
+      }
+      strictEqual((await reading).size, 5000);
+    }
+    const reading = store.sums("used");
+    await store.close();
+    await rejects(reading, isFault("unavailable"));
+  });
+});
+
 Deno.test("SQLite limit store: a file that cannot be opened, that another holds, or that was closed is unavailable", async () => {
   await withFile(async (file) => {
     throws(() => openSqliteLimitStore(`${file}/none`, systemClock), isFault("unavailable"));

@@ -3,15 +3,17 @@ import { COST_SCALE, type LimitUnit, type LimitView } from "../../limits/limit_p
 
 /**
  * Adds `RateLimit-Policy` and `RateLimit` of the tightest limit (draft-ietf-httpapi-ratelimit-headers-10). On a refusal `t` is the
- * whole seconds until the amount can be allowed, the same as Retry-After; else until the whole quota is there again.
+ * whole seconds until the amount can be allowed, the same as Retry-After; else until the whole quota is there again. Limits that
+ * others use up as well are told of only where they refuse.
  *
  * @param inOpenaiForm adds the fields that OpenAI's clients read as well: of the tightest limit on requests and of that on tokens
  */
 export function addLimitFields(
   headers: Record<string, string>,
-  views: readonly LimitView[],
+  all: readonly LimitView[],
   inOpenaiForm: boolean,
 ): void {
+  const views = all.filter(({ limit, decision }) => !limit.isShared || !decision.allowed);
   const tightest = tightestOf(views, (view) => view.limit.unit !== "places" || !view.decision.allowed);
   if (tightest === undefined) return;
   const { limit: { name, cell, unit, windowSeconds }, decision } = tightest;

@@ -140,6 +140,21 @@ Deno.test("ninety-two days are read, one more is refused, and so is a range that
   strictEqual((await ask("from=0000-01-01")).fault, "request_invalid");
 });
 
+Deno.test("days with more than 20,000 rows are read one at a time", async () => {
+  const { world, caller } = await openWithMia();
+  const used = { requests: 1, inputTokens: 0, outputTokens: 0, cost: 0 };
+  for (let key = 0; key <= 20_000; key++) use(world, { subject: mia.id, key: `pck_${key}` }, 1, used);
+  const day = "2025-06-14";
+  const { status, body } = await world.call(caller, "GET", `/v1/usage?from=${day}&to=${day}`);
+  deepStrictEqual([status, body.data.length, body.total.requests], [200, 20_001, 20_001]);
+  const both = await world.call(caller, "GET", `/v1/usage?from=${day}&to=${TODAY}`);
+  deepStrictEqual([both.status, both.fault, both.detail], [
+    400,
+    "request_invalid",
+    "The query parameter from asks for more than 20000 rows: name fewer days.",
+  ]);
+});
+
 Deno.test("what is no day of the calendar is refused", async () => {
   const { world, caller } = await openWithMia();
   const texts = [
@@ -223,6 +238,7 @@ Deno.test("the limits of a day or month that hold for the caller whatever it ask
 
 Deno.test("what an inference has taken is what the limits say is used: reserved while it runs, as it was after it, of a team by all", async () => {
   const { world, caller } = await openWithMia(POLICIES);
+  const other = servedModel({ id: "other", prices: { inputPerMillion: 1000, outputPerMillion: 10_000 } });
   const admission = openAdmission({
     limiter: world.limiter,
     policies: world.policies,
@@ -233,8 +249,7 @@ Deno.test("what an inference has taken is what the limits say is used: reserved 
   const admit = async (principal: Principal) =>
     await admission.admit(
       { principal, network: "192.0.2.1", deadlineMs: 30_000, tellLimits: () => {} },
-      servedModel({ id: "other", prices: { inputPerMillion: 1000, outputPerMillion: 10_000 } }),
-      { ...CHAT, outputTokensMax: 100 },
+      [{ model: other, request: { ...CHAT, outputTokensMax: 100 } }],
     );
   const limitsSeen = async () => {
     const { body } = await world.call(caller, "GET", "/v1/usage");
@@ -244,9 +259,9 @@ Deno.test("what an inference has taken is what the limits say is used: reserved 
   const [requests, cost, tokens] = await limitsSeen();
   deepStrictEqual(requests, [1, 10, 9]);
   ok(cost[0] > 1 && cost[0] < 2 && tokens[0] > 100 && tokens[0] < 150, JSON.stringify([cost, tokens]));
-  admitted.settle({ inputTokens: 7, outputTokens: 5, countedBy: "engine" });
+  admitted.settle({ inputTokens: 7, outputTokens: 5, countedBy: "engine" }, other);
   deepStrictEqual(await limitsSeen(), [[1, 10, 9], [0.057, 20.5, 20.443], [12, 10_000, 9988]]);
-  (await admit(world.as(ben))).settle({ inputTokens: 1000, outputTokens: 9500, countedBy: "engine" });
+  (await admit(world.as(ben))).settle({ inputTokens: 1000, outputTokens: 9500, countedBy: "engine" }, other);
   // Of the budget that they share more was used than there was, as the engine counted more than was reserved.
   deepStrictEqual((await limitsSeen())[2], [10_512, 10_000, 0]);
   const { body } = await world.call(caller, "GET", "/v1/usage");

@@ -272,6 +272,7 @@ Deno.test("one and the same credential of a network is one strike a day, without
   await note(2, guess);
   strictEqual(refusal()?.kind, "banned");
   strictEqual(bans.find("198.51.100.7"), undefined);
+  await logged();
 });
 
 Deno.test("what a page of another origin has its reader's browser send is no strike of the reader", async () => {

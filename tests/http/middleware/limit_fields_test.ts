@@ -192,3 +192,22 @@ Deno.test("OpenAI's reset of a limit that refuses is when to come back", () => {
   const headers = fields([view({ requestsPerMinute: 5 }, refused)], true);
   strictEqual(headers["x-ratelimit-reset-requests"], "2s");
 });
+
+Deno.test("what is left of a limit that others use up as well is not told, but that it refuses is", () => {
+  for (const subject of ["model", "address"] as const) {
+    const shared = { subject, name: "shared" };
+    const allows = view({ ...shared, requestsPerMinute: 5 }, { remaining: 1 });
+    deepStrictEqual(fields([allows], true), {});
+    const own = view({ requestsPerMinute: 5 }, { remaining: 4 });
+    const headers = fields([allows, view({ ...shared, tokensPerDay: 50 }, { remaining: 1 }), own], true);
+    strictEqual(headers.RateLimit, '"free";r=4;t=10');
+    strictEqual(headers["x-ratelimit-remaining-requests"], "4");
+    ok(!("x-ratelimit-remaining-tokens" in headers) && !JSON.stringify(headers).includes("shared"));
+    const refuses = view({ ...shared, requestsPerMinute: 5 }, {
+      allowed: false,
+      remaining: 0,
+      retryAfterMs: 500,
+    });
+    strictEqual(fields([own, refuses]).RateLimit, '"shared";r=0;t=1');
+  }
+});
