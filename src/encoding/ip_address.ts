@@ -55,8 +55,14 @@ export function formatAddress(address: AddressBytes): string {
 
 /** What a limit counts as one client: the IPv4 address, or the /64 of an IPv6 one (one customer's whole network). */
 export function clientNetwork(address: AddressBytes): string {
+  // RFC 6052 §2.1: behind this prefix is all of IPv4, which is not one client.
+  if (address.length === 16 && NAT64_PREFIX.every((byte, index) => address[index] === byte)) {
+    return address.slice(12).join(".");
+  }
   return address.length === 4 ? address.join(".") : `${groups(address).slice(0, 4).join(":")}::/64`;
 }
+
+const NAT64_PREFIX = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
 function groups(address: AddressBytes): string[] {
   return Array.from(

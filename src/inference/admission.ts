@@ -143,7 +143,10 @@ export function openAdmission(options: {
           const amounts = amountsOf(used);
           limiter.settle(
             hold,
-            all.map((each) => ({ cell: each.limit.cell, used: usedOfLimit(each, amounts, askedModel, ranOn) })),
+            all.map((each) => ({
+              cell: each.limit.cell,
+              used: usedOfLimit(each, amounts, askedModel, ranOn),
+            })),
             usageTallies(
               {
                 team: principal.team,

@@ -222,7 +222,9 @@ function endOfSpaces(text: string, start: number): number {
     return index;
   }
   if (text.charCodeAt(index) !== LINE_FEED) return index;
-  while (text.charCodeAt(index + 1) === CARRIAGE_RETURN && text.charCodeAt(index + 2) === LINE_FEED) index += 2;
+  while (text.charCodeAt(index + 1) === CARRIAGE_RETURN && text.charCodeAt(index + 2) === LINE_FEED) {
+    index += 2;
+  }
   return index + 1;
 }
 

@@ -10,7 +10,8 @@ import type { LimitCell, LimitStore } from "./limit_store.ts";
 // digits, where Lua's own way writes 1e+15.
 
 /**
- * A list of operations, each all or nothing by itself. KEYS: what they name, in order.
+ * A list of operations, each all or nothing by itself. An error, such as a key of another form, ends the list: what stands before
+ * it has happened, and all learn that nobody knows. KEYS: what they name, in order.
  *
  * To take: of each cell "r" quota, highest level that allows, how much it fills · "c" quota amount end field · "p" quota held
  * member; then "." or, of a hold, its key and "h", how long it is kept. It answers the cells' states before; of a hold then 1, or 0
@@ -345,9 +346,9 @@ export function openRedisLimitStore(redis: Redis): LimitStore {
 const PAGE_MAX = 500;
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** A number as Redis reads it: whole, a fraction of a millisecond rounded up. */
+/** A number as Redis reads it: whole, a fraction of a millisecond rounded up; one beyond what is exact would fail all in its call. */
 function whole(value: number): string {
-  return `${Math.ceil(value)}`;
+  return `${Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, Math.ceil(value)))}`;
 }
 
 function list(reply: RedisReply): readonly RedisReply[] {

@@ -176,6 +176,9 @@ Deno.test("a client's network is its IPv4 address or the first 64 bits of its IP
   strictEqual(clientNetwork(bytesOf("::ffff:192.0.2.1")), "192.0.2.1");
   strictEqual(clientNetwork(bytesOf("2001:db8:1:2:3:4:5:6")), "2001:db8:1:2::/64");
   strictEqual(clientNetwork(bytesOf("2001:db8:1:2:ffff::")), "2001:db8:1:2::/64");
+  // NAT64: each client of IPv4 by itself.
+  strictEqual(clientNetwork(bytesOf("64:ff9b::192.0.2.1")), "192.0.2.1");
+  strictEqual(clientNetwork(bytesOf("64:ff9b:1::192.0.2.1")), "64:ff9b:1:0::/64");
 });
 
 Deno.test("property: every generated address is read, and its canonical text reads back to itself", () => {

@@ -61,16 +61,31 @@ function openLimited(
 ) {
   const clock = manualClock(NOW_MS);
   const trail = memoryAuditTrail();
-  const log = openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) });
+  let logged = "";
+  const log = openLog({
+    level: "warn",
+    clock,
+    sink(bytes) {
+      logged += new TextDecoder().decode(bytes);
+      return Promise.resolve(bytes.length);
+    },
+  });
   const store = openMemoryLimitStore(clock);
-  const calls = { takes: [] as (readonly LimitCell[])[], settled: 0, fail: false };
+  const calls = {
+    takes: [] as (readonly LimitCell[])[],
+    settled: 0,
+    fail: false,
+    /** Decisions are told only when it resolves. */
+    gate: undefined as Promise<void> | undefined,
+  };
   const limiter = openLimiter({
     store: {
       ...store,
       take(hold, cells) {
         if (calls.fail) throw new Fault("unavailable", "Cannot take: told to fail");
         calls.takes.push(cells);
-        return store.take(hold, cells);
+        const decisions = store.take(hold, cells);
+        return calls.gate === undefined ? decisions : calls.gate.then(() => decisions);
       },
       settle(hold, used, tallies) {
         calls.settled++;
@@ -164,10 +179,22 @@ function openLimited(
       strictEqual(ends.length, 1);
       return ends[0] as Extract<typeof ends[0], { type: "inference.finished" }>;
     },
+    /** The lines of the log about an event. */
+    async lines(event: string): Promise<readonly Record<string, unknown>[]> {
+      await log.flush();
+      return logged.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line))
+        .filter((line) => line.event === event);
+    },
     close: () => limiter.close(0),
   };
 }
 
+const SOUND: TaskRequest = {
+  task: "transcription",
+  file: { name: "a.wav", mediaType: "audio/wav", bytes: new ReadableStream() },
+  format: "json",
+  timestampGranularities: [],
+};
 const NOTHING = { requestsPerDay: 0, tokensPerDay: 0, costPerDay: 0 };
 
 Deno.test("all limits that apply are one question to the store: the user's own and those of every policy", async () => {
@@ -487,7 +514,7 @@ Deno.test("each answer of several is reserved for, and each prompt's", async () 
   await limited.close();
 });
 
-Deno.test("of what generates nothing the input is reserved alone; of what has no text, nothing", async () => {
+Deno.test("of what generates nothing the input is reserved alone; of what has no text, 1, and of files and pictures a constant", async () => {
   const limited = openLimited([ALL]);
   await limited.admit({ task: "embedding", texts: ["some words"] });
   const { tokensPerDay: embedding = NaN } = await limited.used();
@@ -495,9 +522,19 @@ Deno.test("of what generates nothing the input is reserved alone; of what has no
   await limited.admit({ task: "tensor", inputs: [], outputs: [], parameters: {} } as unknown as TaskRequest);
   deepStrictEqual(await limited.used(), {
     requestsPerDay: 2,
-    tokensPerDay: embedding,
-    costPerDay: embedding * 2500,
+    tokensPerDay: embedding + 1,
+    costPerDay: embedding * 2500 + 1,
   });
+  const reserved = async (request: TaskRequest) => {
+    const { tokensPerDay: before = NaN } = await limited.used();
+    const admitted = await limited.admit(request);
+    const { tokensPerDay: after = NaN } = await limited.used();
+    admitted.settle(null);
+    return after - before;
+  };
+  const pictures = await reserved({ task: "image", prompt: "a cat", images: 3, extra: {} });
+  ok(pictures > 3000 && pictures < 3030, String(pictures));
+  strictEqual(await reserved(SOUND), 1000);
   await limited.close();
 });
 
@@ -573,4 +610,176 @@ Deno.test("where a budget cannot be asked nothing runs; where there are rates al
   await rejects(degraded.run(), isFault("rate_limited"));
   degraded.calls.fail = false;
   await degraded.close();
+});
+
+Deno.test("a sum that is used up refuses all that counts into it, also what nobody can count before", async () => {
+  for (const quota of ["tokensPerDay", "costPerDay"] as const) {
+    const limited = openLimited([{
+      name: "all",
+      subject: "user",
+      for: {},
+      [quota]: quota === "tokensPerDay" ? 5000 : 1,
+    }]);
+    (await limited.admit()).settle({ inputTokens: 5000, outputTokens: 100_000, countedBy: "engine" });
+    const requests: readonly TaskRequest[] = [
+      SOUND,
+      { task: "image", prompt: "a cat", images: 1, extra: {} },
+      { task: "tensor", inputs: [], outputs: [], binaryOutputs: false },
+      { task: "embedding", texts: [""] },
+    ];
+    for (const request of requests) {
+      await rejects(limited.admit(request), isFault("budget_exhausted"), request.task);
+    }
+    await limited.close();
+  }
+});
+
+Deno.test("whoever leaves before the first piece has used a request and the input; whose engine failed, or was not asked, has not", async () => {
+  const input = countChatTokens(CHAT.messages, CHAT.tools);
+  const charged = { requestsPerDay: 1, tokensPerDay: input, costPerDay: input * 2500 };
+  for (const kind of ["client_left", "deadline_exceeded", "stopping", "upstream_timeout"] as const) {
+    const isCharged = kind === "client_left" || kind === "deadline_exceeded";
+    for (const way of ["run", "stream"] as const) {
+      const limited = openLimited([ALL]);
+      limited.engine().answer = () => Promise.reject(new Fault(kind, "told so"));
+      limited.engine().batches = [new Fault(kind, "told so")];
+      await rejects(limited[way](), isFault(kind));
+      deepStrictEqual(await limited.used(), isCharged ? charged : NOTHING, `${kind} ${way}`);
+      const { inputTokens, outputTokens } = limited.outcome();
+      deepStrictEqual([inputTokens, outputTokens], [isCharged ? input : 0, 0]);
+      await limited.close();
+    }
+  }
+  const gone = openLimited([ALL]);
+  await rejects(gone.run(BOUNDED, { signal: AbortSignal.abort() }), isFault("client_left"));
+  deepStrictEqual([await gone.used(), gone.engine().asked.length], [NOTHING, 0]);
+  await gone.close();
+});
+
+Deno.test("whoever leaves after the engine's figures is charged by them: all was sent", async () => {
+  const limited = openLimited([ALL]);
+  limited.engine().batches = [[TEXT("hi")], [{ type: "usage", usage: USAGE }], new Promise(() => {})];
+  const stream = await limited.stream();
+  await stream.next();
+  await stream.next();
+  stream.cancel();
+  while (limited.calls.settled === 0) await Promise.resolve();
+  deepStrictEqual(await limited.used(), { requestsPerDay: 1, tokensPerDay: 12, costPerDay: 67_500 });
+  await limited.close();
+});
+
+const DEAR = { inputPerMillion: 1000, outputPerMillion: 1000 };
+const STAND_INS = [
+  servedModel({ id: "m", fallbacks: ["dear"], prices: PRICES }),
+  servedModel({ id: "dear", prices: DEAR }),
+];
+const BUSY = () => Promise.reject(new Fault("overloaded", "Cannot answer: told so"));
+
+Deno.test("a model that stands in is held to its own limits, and its answer costs its own price, under the model that was asked for", async () => {
+  const limited = openLimited([
+    ALL,
+    { name: "dear-ones", subject: "user", for: { models: ["dear"] }, requestsPerDay: 2, costPerDay: 50 },
+    { name: "each", subject: "model", for: {}, requestsPerDay: 9 },
+  ], STAND_INS);
+  const count = async (book: string, key = USER) =>
+    (await limited.limiter.sums(`${book}/${DAY}`)).get(key) ?? 0;
+  const counts = async () => [
+    await count("all/requestsPerDay"),
+    await count("dear-ones/requestsPerDay"),
+    await count("each/requestsPerDay", "m"),
+    await count("each/requestsPerDay", "dear"),
+  ];
+  await limited.run();
+  // Those of the stand-in are given back: it did not run.
+  deepStrictEqual(await counts(), [1, 0, 1, 0]);
+  strictEqual((await limited.used()).costPerDay, 67_500);
+  // Each cell is asked for once, by the dearest price of those that it is about.
+  const cells = limited.calls.takes[0] ?? [];
+  strictEqual(
+    new Set(cells.map((cell) => JSON.stringify([cell.kind, "book" in cell && cell.book, cell.key]))).size,
+    cells.length,
+  );
+  const cost = cells.find((cell) => cell.kind === "count" && cell.book === `all/costPerDay/${DAY}`);
+  strictEqual(cost?.kind === "count" && cost.amount, RESERVED * 1_000_000);
+
+  limited.engine().answer = BUSY;
+  strictEqual((await limited.run()).servedBy, "upstream-of-dear/m");
+  deepStrictEqual(await counts(), [2, 1, 1, 1]);
+  strictEqual((await limited.used()).costPerDay, 67_500 + 12 * 1_000_000);
+  strictEqual(await count("dear-ones/costPerDay"), 12 * 1_000_000);
+  const [row, ...others] = await limited.rows();
+  deepStrictEqual([others, row?.row.model, row?.used.requests, row?.used.cost], [[], "m", 2, 12_067_500]);
+  await limited.run();
+  await rejects(limited.run(), isFault("budget_exhausted"));
+  await limited.close();
+});
+
+Deno.test("an attempt counts for the rates of the model that was asked for and of the one that stood in last", async () => {
+  const rate = (name: string, model: string): LimitPolicy => (
+    { name, subject: "user", for: { models: [model] }, requestsPerMinute: 2, tokensPerMinute: 10_000 }
+  );
+  const limited = openLimited([rate("asked", "m"), rate("other", "dear")], STAND_INS);
+  limited.engine().answer = BUSY;
+  limited.engine("dear").answer = BUSY;
+  await rejects(limited.run(), isFault("overloaded"));
+  await rejects(limited.run(), isFault("overloaded"));
+  await rejects(limited.run(), isFault("rate_limited"));
+  const left = limited.told.slice(-6).map((
+    { limit: { name }, decision: { remaining } },
+  ) => [name, remaining]);
+  deepStrictEqual(left.filter(([name]) => String(name).includes("requests")), [
+    ["asked:requestsPerMinute", 0],
+    ["other:requestsPerMinute", 0],
+  ]);
+  await limited.close();
+});
+
+Deno.test("figures that cannot be true are not charged; the log says so, once a minute", async () => {
+  const limited = openLimited([ALL]);
+  const absurd = { ...ANSWER, usage: { inputTokens: 7, outputTokens: 1_000_000_000, countedBy: "engine" } };
+  limited.engine().answer = () => Promise.resolve(absurd);
+  const { answer } = await limited.run();
+  strictEqual(answer.usage.countedBy, "estimate");
+  ok(((await limited.used()).tokensPerDay ?? NaN) < 50);
+  await limited.run();
+  const lines = await limited.lines("usage.not_believed");
+  deepStrictEqual(lines.map(({ model, servedBy, outputTokens }) => [model, servedBy, outputTokens]), [
+    ["m", "upstream-of-m/m", 1_000_000_000],
+  ]);
+  limited.clock.advance(60_000);
+  await limited.run();
+  strictEqual((await limited.lines("usage.not_believed")).length, 2);
+  await limited.close();
+});
+
+Deno.test("the bound by which figures are believed is that of the model that ran", async () => {
+  const limits = servedModel({ id: "any" }).limits;
+  const limited = openLimited([], [
+    servedModel({ id: "m", fallbacks: ["b"], limits: { ...limits, outputTokensMax: 10 } }),
+    servedModel({ id: "b", limits: { ...limits, outputTokensMax: 5000 } }),
+  ]);
+  const figures = { ...USAGE, outputTokens: 4000 };
+  for (const id of ["m", "b"]) {
+    limited.engine(id).answer = () => Promise.resolve({ ...ANSWER, usage: figures });
+  }
+  strictEqual((await limited.run(CHAT)).answer.usage.countedBy, "estimate");
+  limited.engine().answer = BUSY;
+  deepStrictEqual((await limited.run(CHAT)).answer.usage, figures);
+  await limited.close();
+});
+
+Deno.test("what comes out of admission after stop() does not begin: nothing on record, nothing charged, its place free", async () => {
+  const limited = openLimited([{ ...ALL, requestsAtOnce: 1 }]);
+  const gate = Promise.withResolvers<void>();
+  const { takes } = limited.calls;
+  limited.calls.gate = gate.promise;
+  const running = limited.run();
+  while (takes.length === 0) await Promise.resolve();
+  limited.act.stop();
+  gate.resolve();
+  await rejects(running, isFault("stopping"));
+  deepStrictEqual([limited.engine().asked.length, limited.trail.events, limited.act.underWay()], [0, [], 0]);
+  deepStrictEqual([await limited.used(), limited.calls.settled], [NOTHING, 1]);
+  (await limited.admit()).settle(null);
+  await limited.close();
 });

@@ -347,6 +347,35 @@ redisTest(
   },
 );
 
+redisTest(
+  "places whose time is over leave Redis while others are taken",
+  async ({ server, prefix, store }) => {
+    await store.take(null, [place("a", 10_000)]);
+    for (let taken = 1; taken < 5000; taken++) {
+      await store.take(null, [place("a", 10_000, 1)]);
+      if (Number(await server.cli("ZCARD", `{${prefix}}:place:a`)) < taken) return;
+    }
+    throw new Error("they are all still there");
+  },
+);
+
+redisTest("what is beyond all sums counts as much as they hold, and fails nobody", async ({ store }) => {
+  const cell = count("a", Number.MAX_SAFE_INTEGER, 1);
+  await store.take("hold", [cell, rate("a", 5)]);
+  await Promise.all([
+    store.settle("hold", [{ cell, used: 2 ** 70 }, { cell: rate("a", 5), used: Infinity }], [
+      tally("t", 2 ** 70),
+    ]),
+    store.settle("other", [], [tally("other", 1)]),
+  ]);
+  const most = Number.MAX_SAFE_INTEGER;
+  deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")].sort()], [[["a", most]], [
+    ["other", 1],
+    ["t", most],
+  ]]);
+  strictEqual((await store.take(null, [rate("a", 5, 0)]))[0]?.allowed, false);
+});
+
 redisTest("large numbers are kept exactly", async ({ server, redis, prefix, store }) => {
   await store.take("hold", [count("a", 2 ** 53 - 1, 10 ** 15), rate("a", 10 ** 10, 10 ** 10 - 1, 900_000)]);
   strictEqual(await server.cli("HGET", `{${prefix}}:book:day`, "a"), "1000000000000000");

@@ -4,12 +4,12 @@ import type { AuthenticationRefusal, Recognition } from "../../identity/authenti
 
 /**
  * What a credential is refused for before anything of it was found to be genuine. `type_refused` is none of them: the tokens of an
- * issuer that are meant for somebody else (ID tokens) end there too.
+ * issuer that are meant for somebody else (ID tokens) end there too. Nor is `issuer_unknown`: whoever invents an issuer guesses
+ * nothing, and whoever's issuer was taken away holds what was good.
  */
 const BEFORE_ANYTHING_IS_GENUINE: ReadonlySet<AuthenticationRefusal> = new Set(
   [
     "scheme_unknown",
-    "issuer_unknown",
     "malformed",
     "header_refused",
     "algorithm_refused",

@@ -5,7 +5,6 @@ import type { AuthenticationRefusal } from "../../../src/identity/authenticate.t
 
 const GUESSED: readonly AuthenticationRefusal[] = [
   "scheme_unknown",
-  "issuer_unknown",
   "malformed",
   "header_refused",
   "algorithm_refused",
@@ -18,6 +17,7 @@ const HONEST: readonly AuthenticationRefusal[] = [
   "missing",
   // A token that has just expired, or is for somebody else.
   ...["expired", "not_yet_valid", "key_expired", "type_refused", "claims_malformed", "issuer_wrong"] as const,
+  "issuer_unknown",
   ...["audience_wrong", "lifetime_too_long", "confirmation_refused", "key_unknown"] as const,
   // What was taken back, and where it is used from.
   ...["revoked", "subject_inactive", "address_not_allowed"] as const,
