@@ -82,12 +82,22 @@ export interface Replacements {
 export async function assemble(config: Config, replacements: Replacements = {}): Promise<Portcullis> {
   const opened: Opened = [];
   const closeAll = async (): Promise<void> => {
-    while (opened.length > 0) await opened.pop()?.();
+    let failed: unknown;
+    while (opened.length > 0) {
+      try {
+        await opened.pop()?.();
+      } catch (thrown) {
+        // The others are closed all the same, the trail and the log above all.
+        failed ??= thrown;
+      }
+    }
+    if (failed !== undefined) throw failed;
   };
   try {
     return await openParts(config, replacements, opened, closeAll);
   } catch (thrown) {
-    await closeAll();
+    // What failed first says why; what fails on the way out does not.
+    await closeAll().catch(() => {});
     throw thrown;
   }
 }
@@ -214,7 +224,7 @@ async function openParts(
   };
   const routes = routeTable(parts);
   // Last, so that nothing can fail between the making of a password and the showing of it.
-  const generatedPassword = await trust.alone(() => ensureFirstUser(users, trail, log, config.adminPassword));
+  const generatedPassword = await trust.alone(() => ensureFirstUser(users, trail, log, config));
   return {
     app: createApp(parts, routes),
     routes,
@@ -249,13 +259,19 @@ async function ensureFirstUser(
   users: Users,
   trail: AuditTrail,
   log: Log,
-  configured: string | undefined,
+  { adminPassword: configured, mode }: Config,
 ): Promise<string | undefined> {
   if (!await users.isEmpty()) {
     if (configured !== undefined) {
       log.write("warn", "settings.admin_password_not_used", { reason: "the user exists already" });
     }
     return undefined;
+  }
+  if (configured === undefined && mode === "production") {
+    throw new Fault(
+      "unavailable",
+      "Cannot make the first user: PORTCULLIS_ADMIN_PASSWORD is missing, and the store has no user yet",
+    );
   }
   const checked = configured === undefined ? undefined : await checkPassword(configured, FIRST_USER);
   if (checked?.ok === false) {

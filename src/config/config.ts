@@ -345,7 +345,8 @@ function productionMistakes(
   }
   if (config.masterKey === undefined) missing("masterKey", "make one with: deno task keys");
   if (config.signingKey === undefined) missing("signingKey", "make one with: deno task keys");
-  if (config.adminPassword === undefined && !storeExists(config.dataDir)) {
+  // Whether a shared store has its first user, only the start itself can see.
+  if (config.adminPassword === undefined && config.redisUrl === undefined && !storeExists(config.dataDir)) {
     missing("adminPassword", "the first start creates the user admin with it");
   }
   return mistakes;

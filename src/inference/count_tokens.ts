@@ -85,11 +85,13 @@ const COSTS = Uint16Array.from({ length: UNITS }, (_, code) => KINDS[code] === W
 /**
  * About how many tokens a text is. Pure; time grows with the text's length, whatever is in it.
  *
- * Measured against o200k_base (GPT-4o and after), estimate to count: English +1 to +2 %, TypeScript and Python +5 %, minified
- * JavaScript +11 %, JSON -7 to +4 %, German -4 to -10 %, French +5 %, Russian -2 %, Turkish -14 %, Polish -19 %, Chinese +5 to
- * +10 % (lists of rare words -15 %), Japanese -5 %, Korean -1 %, emoji -12 to +30 %, base64 -8 %, hexadecimal +3 %. Against
- * cl100k_base (GPT-4) English and code are as above; German is -18 to -24 %, Chinese -12 to -40 %, emoji -15 to -28 %: older
- * vocabularies need more tokens for all but English.
+ * Measured against o200k_base (GPT-4o and after), estimate to count: English prose and documents 0 to +3 %, TypeScript and Python
+ * +6 to +9 %, JSON -6 to +2 %, Greek, Arabic, Hindi, Thai +7 to +28 %, Vietnamese +50 %, random base64 -9 %. Against cl100k_base
+ * (GPT-4) English and code are as above; other scripts need two to seven times as many tokens there as in newer vocabularies.
+ *
+ * Text can be made to be undercounted, by what no language has: random letters of one script are up to 2 times (ASCII, Latin), 3.3
+ * times (Han, Hangul, Greek, Arabic, Indic) as many tokens by o200k_base as here, and 4 times by cl100k_base. What is spelled byte
+ * by byte (controls, private use, rare Han, rare scripts) is counted as such.
  *
  * @returns 0 for the empty text, else at least 1
  */

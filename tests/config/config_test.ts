@@ -447,6 +447,33 @@ Deno.test("ASVS V6.3.2: production starts with all its secrets and refuses to st
   ]);
 });
 
+Deno.test("production with a Redis asks the start for the first password, which sees whether there is a user", () => {
+  const { PORTCULLIS_ADMIN_PASSWORD: _, ...variables } = PRODUCTION;
+  const redis = { PORTCULLIS_REDIS_URL: "rediss://:word@redis.example.com" };
+  deepStrictEqual(mistakesOf({ ...variables, ...redis }), []);
+});
+
+Deno.test("ASVS V12.3.1, V13.2.1: production reaches a Redis elsewhere over TLS and with a password only; on loopback it may be plain", () => {
+  const wrong = (url: string, mode = PRODUCTION): readonly string[] =>
+    mistakesOf({ ...mode, PORTCULLIS_REDIS_URL: url }).map(({ what }) => what);
+  deepStrictEqual(wrong("redis://:word@redis.example.com").map((what) => what.slice(0, 17)), [
+    "is plain redis://",
+  ]);
+  deepStrictEqual(wrong("rediss://redis.example.com").map((what) => what.slice(0, 15)), ["has no password"]);
+  strictEqual(wrong("redis+cluster://127.0.0.1,10.0.0.7").length, 2);
+  for (
+    const url of [
+      "redis://127.0.0.1",
+      "redis://localhost:7000/2",
+      "redis://[::1]",
+      "rediss://u:p@redis.example.com",
+    ]
+  ) {
+    deepStrictEqual(wrong(url), [], url);
+  }
+  deepStrictEqual(mistakesOf({ PORTCULLIS_REDIS_URL: "redis://redis.example.com" }), []);
+});
+
 Deno.test("production with a store needs no first password, and the data folder asked about is the one that is set", () => {
   const { PORTCULLIS_ADMIN_PASSWORD: _, ...variables } = PRODUCTION;
   const asked: string[] = [];

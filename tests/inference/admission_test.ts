@@ -185,7 +185,10 @@ function openLimited(
       return logged.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line))
         .filter((line) => line.event === event);
     },
-    close: () => limiter.close(0),
+    async close(): Promise<void> {
+      await limiter.close(0);
+      await log.flush();
+    },
   };
 }
 
@@ -765,6 +768,7 @@ Deno.test("the bound by which figures are believed is that of the model that ran
   strictEqual((await limited.run(CHAT)).answer.usage.countedBy, "estimate");
   limited.engine().answer = BUSY;
   deepStrictEqual((await limited.run(CHAT)).answer.usage, figures);
+  strictEqual((await limited.lines("usage.not_believed"))[0]?.model, "m");
   await limited.close();
 });
 

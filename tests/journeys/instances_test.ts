@@ -1,10 +1,11 @@
 // Instances: four servers on one Redis are one server to their callers: what one of them changes holds on all, and what is limited is
 // limited once.
-import { deepStrictEqual, notStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { hash } from "node:crypto";
 import { decodeProtectedHeader } from "jose";
 import { makeForeignKey } from "../identity/foreign_key.ts";
 import { forgeToken } from "../identity/forge_token.ts";
+import { generateSigningKey } from "../../src/identity/signing_keys.ts";
 import { answerChat, MODEL, PUBLIC_URL, whenTold, withInstances } from "../support/instances.ts";
 import { OPERATIONS, redisRulesIn } from "../support/operations_document.ts";
 import { hasRedisServer, type RedisServer } from "../support/redis_server.ts";
@@ -124,7 +125,7 @@ Deno.test({
       },
       redisArgs: ["--rdbcompression", "no"],
       redisRules: redisRulesIn(OPERATIONS),
-    }, async ({ servers, redis, upstream, stop }) => {
+    }, async ({ servers, redis, upstream, stop, failToStart }) => {
       const [first, second, third, fourth] = servers as [
         ServerUnderTest,
         ServerUnderTest,
@@ -465,6 +466,18 @@ Deno.test({
           ok((counts[200] ?? 0) >= PLACES && (counts[200] ?? 0) + (counts[429] ?? 0) === 16);
           await until(() => chat(callsOf(second, token)), isIn);
         }
+      });
+
+      await test.step("ASVS V6.3.2: on a store without users production makes up no password: it does not start without one", async () => {
+        const production = {
+          PORTCULLIS_MODE: "production",
+          PORTCULLIS_PUBLIC_URL: "https://ai.example.com",
+          PORTCULLIS_SIGNING_KEY: await generateSigningKey(),
+          PORTCULLIS_REDIS_PREFIX: "empty",
+        };
+        const { code, said } = await failToStart(production);
+        strictEqual(code, 69, said);
+        match(said, /PORTCULLIS_ADMIN_PASSWORD is missing, and the store has no user yet/);
       });
 
       await test.step("one is killed in the midst: its places come free by themselves, its reservations stay, nobody else notices", async () => {

@@ -30,7 +30,9 @@ export interface Instances {
   /** Sends a signal to the server at an index and waits for its end; its data folder stays. */
   stop(index: number, signal?: Deno.Signal): Promise<Deno.CommandStatus>;
   /** Starts one more that will not come up; what it said, and how it ended. */
-  failToStart(): Promise<{ readonly code: number; readonly said: string }>;
+  failToStart(
+    settings?: Readonly<Record<string, string>>,
+  ): Promise<{ readonly code: number; readonly said: string }>;
 }
 
 export interface InstancesOptions {
@@ -90,7 +92,13 @@ export async function withInstances(
     }));
     for (const each of started) if (each.status === "rejected") throw each.reason;
     await Promise.all(servers.map((server) => server.whenReady()));
-    await run({ servers, redis, upstream, stop, failToStart: () => failToStart(common, folder) });
+    await run({
+      servers,
+      redis,
+      upstream,
+      stop,
+      failToStart: (own = {}) => failToStart({ ...common, ...own }, folder),
+    });
   } finally {
     await Promise.all(servers.map((server) => server.stop("SIGKILL")));
     await upstream.close();
