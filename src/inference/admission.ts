@@ -48,6 +48,8 @@ export type Candidates<Request extends TaskRequest = TaskRequest> = readonly [
 
 /** An inference that was let in. */
 export interface Admitted {
+  /** The candidates that may run: the one that was asked for, and the stand-ins whose own limits allow it. */
+  readonly models: readonly ServedModel[];
   /** The request as it was reserved for: with a bound on its output, where its tokens are limited and it names none. */
   bound<Request extends TaskRequest>(request: Request): Request;
   /**
@@ -63,7 +65,7 @@ export interface Admitted {
 export interface Admission {
   /**
    * Takes from every limit that applies to one of the candidates, or from none. Of each as much as the dearest of those that
-   * it is about may take.
+   * it is about may take. A stand-in whose own limits refuse does not stand in, and nothing more.
    *
    * @throws Fault `rate_limited`, `budget_exhausted` · `unavailable` when a limit that is closed then cannot be asked
    */
@@ -96,7 +98,7 @@ export function openAdmission(options: {
   readonly clock: Clock;
 }): Admission {
   const { limiter, policies, clock } = options;
-  return {
+  const admission: Admission = {
     async admit(context, candidates) {
       const { principal } = context;
       const [{ model: askedModel, request: asked }] = candidates;
@@ -129,12 +131,19 @@ export function openAdmission(options: {
         const decision = decisions[index];
         return decision === undefined ? [] : [{ limit, decision }];
       });
-      context.tellLimits(views);
       const refused = limitFault(views);
+      const refusing = all.filter((_, index) => decisions[index]?.allowed === false);
+      if (refused !== undefined && !refusing.some(({ models }) => models.includes(askedModel))) {
+        const [first, ...standIns] = candidates;
+        const open = standIns.filter(({ model }) => !refusing.some(({ models }) => models.includes(model)));
+        return await admission.admit(context, [first, ...open]);
+      }
+      context.tellLimits(views);
       if (refused !== undefined) throw refused;
 
       let isSettled = false;
       return {
+        models: candidates.map(({ model }) => model),
         bound,
         settle(usage, ranOn) {
           if (isSettled) return;
@@ -163,6 +172,7 @@ export function openAdmission(options: {
       };
     },
   };
+  return admission;
 }
 
 /** A limit, and those of the candidates that it is about. */

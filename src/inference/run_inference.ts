@@ -231,7 +231,8 @@ class Run<Request extends TaskRequest> {
     const { signal } = this.#context;
     const admitted = await this.#parts.admission.admit(this.#context, this.#candidates);
     this.#admitted = admitted;
-    const [first, ...others] = this.#candidates;
+    const [first, ...standIns] = this.#candidates;
+    const others = standIns.filter(({ model }) => admitted.models.includes(model));
     const bounded = ({ model, request }: Candidate<Request>) => ({ model, request: admitted.bound(request) });
     this.#candidates = [bounded(first), ...others.map(bounded)];
     this.#current = this.#candidates[0];

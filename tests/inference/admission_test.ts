@@ -713,7 +713,12 @@ Deno.test("a model that stands in is held to its own limits, and its answer cost
   const [row, ...others] = await limited.rows();
   deepStrictEqual([others, row?.row.model, row?.used.requests, row?.used.cost], [[], "m", 2, 12_067_500]);
   await limited.run();
-  await rejects(limited.run(), isFault("budget_exhausted"));
+  // Its own limit is used up: it does not stand in any more, and the model that was asked for is as open as ever.
+  await rejects(limited.run(), isFault("overloaded"));
+  limited.engine().answer = () => Promise.resolve(ANSWER);
+  strictEqual((await limited.run()).servedBy, "upstream-of-m/m");
+  deepStrictEqual(await counts(), [4, 2, 2, 2]);
+  strictEqual(limited.told.filter(({ decision }) => !decision.allowed).length, 0);
   await limited.close();
 });
 
