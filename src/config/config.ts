@@ -288,7 +288,8 @@ function redisMistakes(config: Config): ConfigMistake[] {
   if (address === undefined) return [];
   const mistakes: ConfigMistake[] = [];
   const wrong = (what: string) => mistakes.push({ where: variableOf("redisUrl"), what });
-  const isElsewhere = address.hosts.some(({ host }) => !isLoopback(host === "::1" ? "[::1]" : host));
+  // Also where sentinels or a cluster on this machine may point to.
+  const isElsewhere = redisHosts(config).some((host) => !isLoopback(new URL(`http://${host}`).hostname));
   if (config.mode === "production" && isElsewhere) {
     if (!address.tls) {
       wrong("is plain redis:// to another machine, which production does not allow; use rediss://");

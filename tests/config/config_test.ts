@@ -472,6 +472,12 @@ Deno.test("ASVS V12.3.1, V13.2.1: production reaches a Redis elsewhere over TLS 
     deepStrictEqual(wrong(url), [], url);
   }
   deepStrictEqual(mistakesOf({ PORTCULLIS_REDIS_URL: "redis://redis.example.com" }), []);
+  // Sentinels and a cluster on this machine may point to another one.
+  for (const url of ["redis+sentinel://:word@127.0.0.1/main", "redis+cluster://:word@127.0.0.1"]) {
+    deepStrictEqual(wrong(url), [], url);
+    const elsewhere = { PORTCULLIS_REDIS_URL: url, PORTCULLIS_REDIS_HOSTS: "10.0.0.5:6379" };
+    deepStrictEqual(placesOf(mistakesOf({ ...PRODUCTION, ...elsewhere })), ["PORTCULLIS_REDIS_URL"], url);
+  }
 });
 
 Deno.test("production with a store needs no first password, and the data folder asked about is the one that is set", () => {
