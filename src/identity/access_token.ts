@@ -49,8 +49,8 @@ export type AccessTokenOrder = Pick<AccessTokenClaims, "subject" | "session" | "
   /** Absent: a user of this server, who signed in at the server's own client (RFC 9068 §2.2 demands one). */
   readonly clientId?: string;
   /**
-   * Tokens of this second and before are over (`Standing.tokensNotBeforeSeconds`): one that is issued in it is dated a second
-   * later, which any verifier's leeway covers.
+   * Tokens of this second and before are over (`Standing.tokensNotBeforeSeconds`): one that is issued until then is dated a second
+   * later. That is some seconds ahead at most, which the leeway covers.
    */
   readonly issuedAfterSeconds?: number | null;
 };
@@ -117,7 +117,7 @@ export function openAccessTokens(options: {
     async issue({ subject, clientId = OWN_CLIENT, session, scope, boundTo, issuedAfterSeconds }) {
       const nowSeconds = Math.floor(clock.now() / 1000);
       const id = newId("tok", clock.now());
-      const issuedAtSeconds = issuedAfterSeconds === nowSeconds ? nowSeconds + 1 : nowSeconds;
+      const issuedAtSeconds = Math.max(nowSeconds, (issuedAfterSeconds ?? -Infinity) + 1);
       const expiresAtSeconds = issuedAtSeconds + ttlSeconds;
       const { keyId, privateKey } = keys.active();
       const claims = {

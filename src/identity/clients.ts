@@ -82,6 +82,8 @@ export interface Clients {
   verifySecret(id: string, secret: string): Promise<Outcome<Client, ClientSecretRefusal>>;
 }
 
+/** So far ahead may the clock of the instance be that issued a token which another one ends. */
+const CLOCK_SKEW_SECONDS = 2;
 const CLIENT_ID = /^cli_[0-9a-hjkmnp-tv-z]{26}$/;
 const SECRET_PREFIX = "pcs_";
 const SECRET_TEXT = new RegExp(`^${SECRET_PREFIX}${SECRET_PATTERN}$`);
@@ -108,7 +110,7 @@ export function openClients(options: {
   }
 
   const endTokens = (): Pick<ClientRecord, "tokensNotBeforeSeconds"> => ({
-    tokensNotBeforeSeconds: Math.floor(clock.now() / 1000),
+    tokensNotBeforeSeconds: Math.floor(clock.now() / 1000) + CLOCK_SKEW_SECONDS,
   });
 
   /** Whatever becomes of the write, what the gate has at hand is asked for anew. */

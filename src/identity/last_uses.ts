@@ -1,5 +1,6 @@
 // Last uses: when something was used, noted at once and written in the background, so that no request waits for it or fails with it.
 import type { JsonValue } from "../encoding/canonical_json.ts";
+import { Fault } from "../faults/fault.ts";
 import type { RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import type { SealedTable } from "../vault/sealed_store.ts";
@@ -15,7 +16,11 @@ export interface LastUses {
   note(key: string, expiresAtMs: number): void;
   /** Milliseconds since 1970; null for never. What another instance noted it knows to the minute, its own to the millisecond. */
   read(key: string): Promise<number | null>;
-  /** Writes what is not written yet. Throws Fault `unavailable` when the store fails; nothing is forgotten then. */
+  /**
+   * Writes what is not written yet, for about a second.
+   *
+   * @throws Fault `unavailable` when the store fails, or is too slow to take all; nothing is forgotten then
+   */
   flush(): Promise<void>;
 }
 
@@ -24,6 +29,10 @@ export const NEVER_USED: JsonValue = { lastUsedAtMs: null };
 
 /** Between two writes of one record. */
 const WRITE_EVERY_MS = 60_000;
+/** Records that are written at the same time. */
+const BATCH = 100;
+/** After so long a flush begins no further batch: who closes has more to do. */
+const FLUSH_MS_MAX = 1000;
 
 interface Use {
   atMs: number;
@@ -44,6 +53,7 @@ export function openLastUses(options: {
   const uses = new Map<string, Use>();
   const pending = new Set<string>();
   let writing: Promise<void> | undefined;
+  let isFlushing = false;
 
   async function write(key: string, use: Use): Promise<void> {
     const { atMs, expiresAtMs } = use;
@@ -62,13 +72,20 @@ export function openLastUses(options: {
     use.writtenAtMs = atMs;
   }
 
+  /** Ends when all of them have, be it badly: nothing goes on behind whoever closes the store. */
+  async function writeBatch(keys: readonly string[]): Promise<void> {
+    const outcomes = await Promise.allSettled(keys.map(async (key) => {
+      const use = uses.get(key);
+      if (use !== undefined) await write(key, use);
+      pending.delete(key);
+    }));
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+  }
+
   async function writePending(): Promise<void> {
     try {
-      for (const key of pending) {
-        const use = uses.get(key);
-        if (use !== undefined) await write(key, use);
-        pending.delete(key);
-      }
+      // A flush takes over: it writes these as well.
+      do await writeBatch(pending.keys().take(BATCH).toArray()); while (pending.size > 0 && !isFlushing);
     } catch {
       // What is pending stays so: it is tried again with the next one, and `flush` says whether the store fails.
     } finally {
@@ -113,8 +130,23 @@ export function openLastUses(options: {
       return here === undefined ? stored : Math.max(here, stored ?? here);
     },
     async flush() {
-      await writing;
-      for (const [key, use] of uses) await write(key, use);
+      const untilMs = clock.monotonic() + FLUSH_MS_MAX;
+      isFlushing = true;
+      try {
+        await writing;
+        const left = [...uses].filter(([, use]) => use.atMs !== use.writtenAtMs).map(([key]) => key);
+        while (left.length > 0) {
+          if (clock.monotonic() >= untilMs) {
+            throw new Fault(
+              "unavailable",
+              `Cannot write all last uses: ${left.length} are left after a second`,
+            );
+          }
+          await writeBatch(left.splice(0, BATCH));
+        }
+      } finally {
+        isFlushing = false;
+      }
     },
   };
 }

@@ -9,9 +9,11 @@ export interface Revocations {
   /** Synchronous: it is asked at every request. */
   isRevoked(tokenId: string): boolean;
   /**
-   * Resolves when the revocation is durable; it holds in this process from the call on.
+   * When it resolves, the revocation is durable and holds in this process. Until then it holds nowhere: where the write fails,
+   * nothing is over, and whoever tries again finds what is to be ended.
    *
    * @param also changes that expect nothing, made together with it or not at all
+   * @throws Fault `unavailable` when the store fails; where only its answer was lost, the feed tells of the revocation
    */
   revoke(tokenId: string, expiresAtMs: number, also?: readonly RecordChange[]): Promise<void>;
 }
@@ -60,10 +62,11 @@ export async function openRevocations(
   return {
     isRevoked: (tokenId) => expiresAtMsById.has(tokenId),
     async revoke(tokenId, expiresAtMs, also = []) {
-      add(tokenId, expiresAtMs);
       const value = new Uint8Array(8);
       new DataView(value.buffer).setFloat64(0, expiresAtMs);
       await store.write([{ table: TABLE, key: tokenId, value, lifetime: { expiresAtMs } }, ...also]);
+      // Not before: what holds here alone could never be ended elsewhere, for here there is nothing left to end.
+      add(tokenId, expiresAtMs);
     },
   };
 }

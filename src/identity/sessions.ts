@@ -67,7 +67,10 @@ export interface Sessions {
   /** The oldest first. */
   list(userId: string): Promise<readonly Session[]>;
   read(sessionId: string): Promise<Session | undefined>;
-  /** When the promise resolves, neither its refresh tokens nor its access tokens work any more. */
+  /**
+   * When the promise resolves, neither its refresh tokens nor its access tokens work any more. Where it throws Fault
+   * `unavailable`, they may, and the session can be ended again.
+   */
   end(session: Session): Promise<void>;
   /** How many there were. */
   endAll(userId: string): Promise<number>;
@@ -132,9 +135,7 @@ export function openSessions(options: {
     const record = await tokens.read(key);
     if (record === undefined) return undefined;
     const { sessionId, used } = parseToken(record.value);
-    // One whose end could not be written is over in this process all the same.
-    const session = revocations.isRevoked(sessionId) ? undefined : await read(sessionId);
-    return { key, version: record.version, isUsed: used, session };
+    return { key, version: record.version, isUsed: used, session: await read(sessionId) };
   }
 
   /** At most a page, the oldest first. */

@@ -1,6 +1,6 @@
 // Decide cells: what the state of cells means to a request, the same wherever the state is kept.
 import { Fault } from "../faults/fault.ts";
-import { filled, levelAllows, observeLevel } from "./gcra.ts";
+import { filled, levelAllows, observeLevel, unitsLeft } from "./gcra.ts";
 import type { LimitCell, LimitDecision } from "./limit_store.ts";
 
 /** A hold that nobody settles is forgotten after so long, or with its longest place: then what it took stays taken. */
@@ -35,11 +35,19 @@ export function decideCells(
   const allowed = cells.every((cell, index) => allows(cell, states[index] ?? 0));
   const decisions = cells.map((cell, index) => {
     const state = states[index] ?? 0;
-    return allowed
-      ? { ...observe(cell, taken(cell, state)), allowed, retryAfterMs: 0 }
-      : observe(cell, state);
+    return allowed ? tookFrom(cell, taken(cell, state)) : observe(cell, state);
   });
   return { allowed, decisions };
+}
+
+/** What a cell says of itself after its amount was taken. */
+export function tookFrom(cell: LimitCell, state: number): LimitDecision {
+  return {
+    allowed: true,
+    remaining: cell.kind === "rate" ? unitsLeft(cell, state) : Math.max(0, cell.quota - state),
+    retryAfterMs: 0,
+    resetAfterMs: resetAfterMs(cell, state),
+  };
 }
 
 /** The state of a cell after its amount was taken. */
@@ -81,6 +89,11 @@ function observe(cell: LimitCell, state: number): LimitDecision {
     allowed,
     remaining: Math.max(0, cell.quota - state),
     retryAfterMs: allowed ? 0 : amount > cell.quota ? Infinity : waitMs,
-    resetAfterMs: cell.kind === "count" && state > 0 ? cell.endsInMs : 0,
+    resetAfterMs: resetAfterMs(cell, state),
   };
+}
+
+function resetAfterMs(cell: LimitCell, state: number): number {
+  if (cell.kind === "rate") return state / cell.quota;
+  return cell.kind === "count" && state > 0 ? cell.endsInMs : 0;
 }

@@ -38,13 +38,18 @@ export function levelAllows({ quota, windowMs }: Rate, level: number, amount: nu
   return level <= (quota - amount) * windowMs;
 }
 
+/** Whole units that a bucket has room for. */
+export function unitsLeft({ quota, windowMs }: Rate, level: number): number {
+  return Math.max(0, Math.floor((quota * windowMs - level) / windowMs));
+}
+
 /** What a level means to an amount that was not taken. */
 export function observeLevel(rate: Rate, level: number, amount: number): LimitDecision {
   const { quota, windowMs } = rate;
   const allowed = levelAllows(rate, level, amount);
   return {
     allowed,
-    remaining: Math.max(0, Math.floor((quota * windowMs - level) / windowMs)),
+    remaining: unitsLeft(rate, level),
     retryAfterMs: allowed ? 0 : amount > quota ? Infinity : (level - (quota - amount) * windowMs) / quota,
     resetAfterMs: level / quota,
   };

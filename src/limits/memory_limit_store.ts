@@ -1,8 +1,8 @@
 // The limit store in the memory of one instance: a restart forgets it.
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
-import { decideCells, holdRefused } from "./decide_cells.ts";
-import { drained, filled } from "./gcra.ts";
+import { decideCells, holdRefused, tookFrom } from "./decide_cells.ts";
+import { drained, filled, levelAllows, observeLevel } from "./gcra.ts";
 import type { CountCell, LimitCell, LimitDecision, PlaceCell, RateCell } from "./limit_store.ts";
 import type { LocalLimitStore } from "./local_limit_store.ts";
 import { RecentMap } from "./recent_map.ts";
@@ -149,14 +149,32 @@ export function openMemoryLimitStore(clock: Clock, cellsMax: number = CELLS_MAX)
     }
   }
 
+  /** One rate without a hold, as the gate asks at each request: one look-up, and nothing made but the decision. */
+  function takeRate(cell: RateCell, nowMs: number): readonly LimitDecision[] {
+    const bucket = buckets.get(cell.key);
+    const level = bucket === undefined ? 0 : drained(cell, bucket.level, nowMs - bucket.atMs);
+    if (!levelAllows(cell, level, cell.amount)) return [observeLevel(cell, level, cell.amount)];
+    const after = filled(cell, level, cell.amount);
+    if (bucket !== undefined) {
+      bucket.level = after;
+      bucket.atMs = nowMs;
+    } else if (after > 0) buckets.set(cell.key, { level: after, atMs: nowMs });
+    return [tookFrom(cell, after)];
+  }
+
   return {
     take(id, cells): readonly LimitDecision[] {
       const nowMs = now();
+      const [only] = cells;
+      if (id === null && cells.length === 1 && only?.kind === "rate") return takeRate(only, nowMs);
       if (id !== null && (openHolds.has(id) || settledHolds.get(id) === true)) throw holdRefused();
       const { allowed, decisions } = decideCells(cells, cells.map((cell) => stateOf(cell, nowMs)));
       if (!allowed) return decisions;
-      const countCells = cells.filter((cell) => cell.kind === "count").length;
-      const placeCells = cells.filter((cell) => cell.kind === "place").length;
+      let countCells = 0, placeCells = 0;
+      for (const { kind } of cells) {
+        if (kind === "count") countCells++;
+        else if (kind === "place") placeCells++;
+      }
       if (countCells + placeCells > 0) makeRoom(countCells, placeCells, nowMs);
       for (const cell of cells) takeFrom(cell, id, nowMs);
       if (id !== null) {

@@ -16,9 +16,10 @@ export class RecentMap<Value> {
 
   /** The value of a key, which counts as seen by that. */
   get(key: string): Value | undefined {
+    const newer = this.#newer.get(key);
+    if (newer !== undefined) return newer;
     const older = this.#older.get(key);
-    if (older === undefined) return this.#newer.get(key);
-    this.set(key, older);
+    if (older !== undefined) this.set(key, older);
     return older;
   }
 

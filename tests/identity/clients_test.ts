@@ -382,7 +382,7 @@ Deno.test("ASVS V7.4.2: a disabled, moved or removed client has another standing
     team: "blue",
     roles: [],
     active: false,
-    tokensNotBeforeSeconds: Math.floor(clock.now() / 1000),
+    tokensNotBeforeSeconds: Math.floor(clock.now() / 1000) + 2,
   });
   strictEqual(await clients.remove(await found(clients, client.id)), true);
   strictEqual(standings.known(client.id), undefined);

@@ -1,5 +1,5 @@
 // Tests of last uses: noted at once, written seldom and in the background, and kept when the store fails.
-import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { NEVER_USED, openLastUses } from "../../src/identity/last_uses.ts";
@@ -15,11 +15,17 @@ const FAR_MS = 4_000_000_000_000;
 async function openUses(usesMax = 10) {
   const clock = manualClock();
   const memory = openMemoryRecordStore(clock);
-  const state = { failing: false, writes: 0 };
+  const state = { failing: false, writes: 0, readMs: 0, reading: 0, mostReading: 0 };
   const store: RecordStore = {
     ...memory,
-    get: (table, key) =>
-      state.failing ? Promise.reject(new Fault("unavailable", "the disk is gone")) : memory.get(table, key),
+    async get(table, key) {
+      if (state.failing) throw new Fault("unavailable", "the disk is gone");
+      state.mostReading = Math.max(state.mostReading, ++state.reading);
+      clock.advance(state.readMs);
+      const value = await memory.get(table, key);
+      state.reading--;
+      return value;
+    },
     write(changes) {
       state.writes++;
       return memory.write(changes);
@@ -33,7 +39,13 @@ async function openUses(usesMax = 10) {
     const record = await memory.get("uses", key);
     return record && await sealedTable(memory, keyRing, "uses").get(key);
   };
-  return { clock, state, store, table, uses, written };
+  /** From now on each read takes so long; tells how many there were at the same time. */
+  const slowStore = (readMs: number) => {
+    state.readMs = readMs;
+    state.mostReading = 0;
+    return () => state.mostReading;
+  };
+  return { clock, state, store, table, uses, written, slowStore };
 }
 
 /** Lets what runs in the background come to its end. */
@@ -116,6 +128,37 @@ Deno.test("what a failing store did not take is kept, said by flush, and written
   deepStrictEqual(await written("a"), { lastUsedAtMs: clock.now() - 1 });
   deepStrictEqual(await written("b"), { lastUsedAtMs: clock.now() - 1 });
   deepStrictEqual(await written("c"), { lastUsedAtMs: clock.now() });
+});
+
+Deno.test("a flush of a slow store ends after a second, says what is left, and the next one writes it", async () => {
+  const { clock, uses, state, table, written, slowStore } = await openUses(1000);
+  const keys = Array.from({ length: 250 }, (_, index) => `k${index}`);
+  for (const key of keys) await table.put(key, NEVER_USED);
+  const startMs = clock.now();
+  for (const key of keys) uses.note(key, FAR_MS);
+  // One at a time each would take 10 ms: 2.5 s. The clock goes on with each look, so a hundred of them are its second.
+  const most = slowStore(10);
+  await rejects(uses.flush(), { kind: "unavailable", message: /^Cannot write all last uses: \d+ are left/ });
+  const isWritten = async () => {
+    const values = await Promise.all(keys.map(written));
+    return values.filter((value) => JSON.stringify(value) === JSON.stringify({ lastUsedAtMs: startMs }))
+      .length;
+  };
+  const first = await isWritten();
+  ok(first > 0 && first < keys.length, String(first));
+  ok(most() > 1 && most() <= 100, String(most()));
+  slowStore(0);
+  await uses.flush();
+  strictEqual(await isWritten(), keys.length);
+  // What is noted while a flush runs is written, and so is what comes after it.
+  const writes = state.writes;
+  clock.advance(60_000);
+  const flushed = uses.flush();
+  uses.note("a", FAR_MS);
+  await flushed;
+  await untilWritten(state, writes + 1);
+  uses.note("b", FAR_MS);
+  await untilWritten(state, writes + 2);
 });
 
 Deno.test("a use makes no record where there is none: neither of what never was nor of what was deleted meanwhile", async () => {

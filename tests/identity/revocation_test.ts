@@ -1,4 +1,4 @@
-// Tests of revocation: at once in this process, after every restart, and forgotten when it no longer matters.
+// Tests of revocation: in this process once it is durable, after every restart, and forgotten when it no longer matters.
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
 import { openRevocations } from "../../src/identity/revocation.ts";
@@ -8,14 +8,16 @@ import type { RecordStore } from "../../src/store/record_store.ts";
 import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
+import { isFault } from "./is_fault.ts";
+import { watchStore } from "./watched_store.ts";
 
-Deno.test("ASVS V7.4.1: a revocation holds from the call on, before it is durable, and for that token alone", async () => {
+Deno.test("ASVS V7.4.1: a revocation holds when it is durable, and for that token alone", async () => {
   const clock = manualClock();
-  const revocations = await openRevocations(openMemoryRecordStore(clock), clock, NO_OTHERS);
-  const durable = revocations.revoke("tok_1", clock.now() + 1000);
-  strictEqual(revocations.isRevoked("tok_1"), true);
-  strictEqual(revocations.isRevoked("tok_2"), false);
-  await durable;
+  const store = openMemoryRecordStore(clock);
+  const revocations = await openRevocations(store, clock, NO_OTHERS);
+  await revocations.revoke("tok_1", clock.now() + 1000);
+  deepStrictEqual([revocations.isRevoked("tok_1"), revocations.isRevoked("tok_2")], [true, false]);
+  strictEqual((await openRevocations(store, clock, NO_OTHERS)).isRevoked("tok_1"), true);
 });
 
 Deno.test("revocations survive a restart of the store's file, more of them than a page holds", async () => {
@@ -65,20 +67,48 @@ Deno.test("ASVS V15.2.2: memory does not grow with tokens that have expired, and
   for (let index = 0; index < 200; index++) strictEqual(revocations.isRevoked(`tok_new${index}`), true);
 });
 
-Deno.test("ASVS V16.5.2: a store that fails is a fault, and the revocation holds in this process all the same", async () => {
-  const folder = Deno.makeTempDirSync({ prefix: "revocation-" });
-  try {
+Deno.test("ASVS V16.5.3: a revocation that could not be written is a fault and holds nowhere; made again it holds everywhere", async () => {
+  const clock = manualClock();
+  const store = watchStore(openMemoryRecordStore(clock));
+  const revocations = await openRevocations(store, clock, NO_OTHERS);
+  const revoke = (id: string) => revocations.revoke(id, clock.now() + 1000);
+  const isOver = async (id: string): Promise<readonly boolean[]> => [
+    revocations.isRevoked(id),
+    (await openRevocations(store, clock, NO_OTHERS)).isRevoked(id),
+  ];
+  store.dieAfter(0);
+  await rejects(revoke("tok_1"), isFault("unavailable"));
+  deepStrictEqual(await isOver("tok_1"), [false, false]);
+  store.dieAfter(Infinity);
+  await revoke("tok_1");
+  deepStrictEqual(await isOver("tok_1"), [true, true]);
+  // One that holds already is not taken back by a second one that fails, before it or beside it.
+  store.dieAfter(0);
+  await rejects(revoke("tok_1"), isFault("unavailable"));
+  deepStrictEqual(await isOver("tok_1"), [true, true]);
+  store.dieAfter(1);
+  const outcomes = await Promise.allSettled([revoke("tok_2"), revoke("tok_2")]);
+  deepStrictEqual(outcomes.map(({ status }) => status), ["fulfilled", "rejected"]);
+  deepStrictEqual(await isOver("tok_2"), [true, true]);
+});
+
+Deno.test("a revocation that was written while only the store's answer was lost holds once it is told, be it before the failure", async () => {
+  for (const isToldBefore of [true, false]) {
     const clock = manualClock();
-    const store = openSqliteRecordStore(`${folder}/x.db`, clock);
-    const revocations = await openRevocations(store, clock, NO_OTHERS);
-    await store.close();
-    await rejects(
-      revocations.revoke("tok_1", clock.now() + 1000),
-      (thrown) => thrown instanceof Fault && thrown.kind === "unavailable",
-    );
+    const memory = openMemoryRecordStore(clock);
+    const feed = new ManualFeed();
+    const store: RecordStore = {
+      ...memory,
+      async write(changes) {
+        await memory.write(changes);
+        if (isToldBefore) await feed.tell("revoked_tokens", "tok_1");
+        throw new Fault("unavailable", "the answer was lost");
+      },
+    };
+    const revocations = await openRevocations(store, clock, feed);
+    await rejects(revocations.revoke("tok_1", clock.now() + 1000), isFault("unavailable"));
+    if (!isToldBefore) await feed.tell("revoked_tokens", "tok_1");
     strictEqual(revocations.isRevoked("tok_1"), true);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
   }
 });
 

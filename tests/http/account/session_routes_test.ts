@@ -1,6 +1,7 @@
 // Sign-out, and the list of one's own sessions: whose they are, and that what is ended is over.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { grantsIn } from "../../../src/access/grant.ts";
+import { Fault } from "../../../src/faults/fault.ts";
 import type { User } from "../../../src/identity/users.ts";
 import { NOBODY, openWorld, refusalOf, typesOf, type World } from "../admin/handler_under_test.ts";
 
@@ -19,6 +20,27 @@ Deno.test("logout ends the session of the token that is sent and no other, and r
     true,
     false,
   ]);
+});
+
+Deno.test("ASVS V16.5.3: a logout that could not be written is 503 and ends nothing; the same call again ends it", async () => {
+  const world = await openWorld();
+  const user = await world.user("mia", ["user"]);
+  const session = await open(world, user);
+  const inSession = world.as(user, { session: session.id });
+  const alone = world.as(user, { session: `ses_${NOBODY}` });
+  const logOut = async () => {
+    const statuses: number[] = [];
+    for (const caller of [inSession, alone]) {
+      statuses.push((await world.call(caller, "POST", "/v1/auth/logout")).status);
+    }
+    return statuses;
+  };
+  const isOver = () => [session.id, alone.credential.id].map((id) => world.revocations.isRevoked(id));
+  world.store.write = () => Promise.reject(new Fault("unavailable", "the store is gone"));
+  deepStrictEqual([await logOut(), isOver()], [[503, 503], [false, false]]);
+  world.store.write = world.memory.write;
+  deepStrictEqual([await logOut(), isOver()], [[204, 204], [true, true]]);
+  strictEqual(await world.sessions.read(session.id), undefined);
 });
 
 Deno.test("logout with a token whose session is over already ends the token itself", async () => {

@@ -61,7 +61,7 @@ Deno.test("a change of name, roles, keys and state holds, and its record has bot
     team: "red",
     roles: [],
     active: false,
-    tokensNotBeforeSeconds: Math.floor(world.clock.now() / 1000),
+    tokensNotBeforeSeconds: Math.floor(world.clock.now() / 1000) + 2,
   });
 });
 

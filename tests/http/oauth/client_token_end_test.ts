@@ -4,10 +4,13 @@ import type { Client } from "../../../src/identity/clients.ts";
 import type { Kept } from "../../../src/identity/kept.ts";
 import { makeForeignKey } from "../../identity/foreign_key.ts";
 import { basic, claimsOf } from "./oauth_messages.ts";
+import { manualClock } from "../../support/manual_clock.ts";
+import { ManualFeed } from "../../support/manual_feed.ts";
 import {
   assertionOf,
   INTROSPECT_URL,
   type OauthUnderTest,
+  openOauthUnderTest,
   TOKEN_URL,
   withOauth,
 } from "./oauth_under_test.ts";
@@ -85,11 +88,45 @@ Deno.test("a secret that is rotated without a grace takes its tokens along; with
       strictEqual(Number(exp) - Number(iat), oauth.accessTokens.ttlSeconds);
       return iat;
     };
-    // In the second of the rotation; and in every later one as it is.
-    deepStrictEqual(await issuedAt(), nowSeconds + 1);
-    oauth.clock.advance(3000);
+    // In the seconds that are over for clocks which differ; and in every later one as it is.
     deepStrictEqual(await issuedAt(), nowSeconds + 3);
+    oauth.clock.advance(1000);
+    deepStrictEqual(await issuedAt(), nowSeconds + 3);
+    oauth.clock.advance(3000);
+    deepStrictEqual(await issuedAt(), nowSeconds + 4);
   });
+});
+
+Deno.test("ASVS V7.4.2: tokens end with their secret over instances whose clocks differ by two seconds, and those of the new one are good", async () => {
+  for (const startMs of [0, 1, 500, 999].map((ms) => 1_750_000_000_000 + ms)) {
+    for (const aheadMs of [-2000, -1000, -1, 0, 1, 1000, 2000]) {
+      const here = await openOauthUnderTest();
+      here.clock.advance(startMs - here.clock.now());
+      const feed = new ManualFeed();
+      const elsewhere = await openOauthUnderTest(
+        {},
+        { ...here, clock: manualClock(startMs + aheadMs) },
+        feed,
+      );
+      const { client, by } = await here.secretClient(["user"]);
+      const tokenOf = async (oauth: OauthUnderTest, proof: Readonly<Record<string, string>>) =>
+        `Bearer ${(await oauth.post(TOKEN_URL, GRANT, proof)).body.access_token}`;
+      const old = [await tokenOf(elsewhere, by), await tokenOf(here, by)];
+      for (const token of old) ok(await here.opens(token) && await elsewhere.opens(token));
+      const rotated = await here.clients.rotateSecret(await found(here, client.id), 0);
+      ok(rotated);
+      await feed.tell("clients", client.id);
+      const next = basic(client.id, rotated.secret);
+      const given = [await tokenOf(elsewhere, next), await tokenOf(here, next)];
+      for (const oauth of [here, elsewhere]) {
+        const opened: boolean[] = [];
+        for (const token of [...old, ...given]) opened.push(await oauth.opens(token));
+        deepStrictEqual(opened, [false, false, true, true], `${startMs} ${aheadMs}`);
+      }
+      await here.close();
+      await elsewhere.close();
+    }
+  }
 });
 
 Deno.test("tokens end with a key that is taken from their client, and not when it gets one more or another name", async () => {

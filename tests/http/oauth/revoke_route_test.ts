@@ -2,7 +2,17 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { makeForeignKey } from "../../identity/foreign_key.ts";
 import { basic, claimsOf, refreshing } from "./oauth_messages.ts";
-import { assertionOf, ISSUER, openHolder, REVOKE_URL, TOKEN_URL, withOauth } from "./oauth_under_test.ts";
+import {
+  assertionOf,
+  ISSUER,
+  type OauthUnderTest,
+  openHolder,
+  openOauthUnderTest,
+  REVOKE_URL,
+  TOKEN_URL,
+  withOauth,
+} from "./oauth_under_test.ts";
+import { watchStore } from "../../identity/watched_store.ts";
 
 const GRANT = { grant_type: "client_credentials" };
 
@@ -32,6 +42,36 @@ Deno.test("a refresh token ends its session for whoever has it: neither it nor a
       session: session.id,
     });
   });
+});
+
+Deno.test("ASVS V16.5.3: an end that could not be written is 503 and ends nothing; the same call again ends it on every instance", async () => {
+  const matter = await openOauthUnderTest();
+  const store = watchStore(matter.store);
+  const here = await openOauthUnderTest({}, { ...matter, store });
+  const { refreshToken } = await here.session(["user"]);
+  const { body } = await here.post(TOKEN_URL, refreshing(refreshToken));
+  const { body: other } = await here.post(TOKEN_URL, refreshing((await here.session(["user"])).refreshToken));
+  const tokens = [String(body.refresh_token), String(other.access_token)];
+  const revoke = async () => {
+    const statuses: number[] = [];
+    for (const token of tokens) statuses.push((await here.post(REVOKE_URL, { token })).status);
+    return statuses;
+  };
+  const isGood = async (oauth: OauthUnderTest) => [
+    await oauth.opens(`Bearer ${body.access_token}`),
+    await oauth.opens(`Bearer ${other.access_token}`),
+    await oauth.sessions.inspect(tokens[0] ?? "") !== undefined,
+  ];
+  store.dieAfter(0);
+  for (let call = 0; call < 2; call++) {
+    deepStrictEqual(await revoke(), [503, 503]);
+    deepStrictEqual(await isGood(here), [true, true, true]);
+  }
+  store.dieAfter(Infinity);
+  deepStrictEqual(await revoke(), [200, 200]);
+  const elsewhere = await openOauthUnderTest({}, matter);
+  for (const oauth of [here, elsewhere]) deepStrictEqual(await isGood(oauth), [false, false, false]);
+  for (const oauth of [elsewhere, here, matter]) await oauth.close();
 });
 
 Deno.test("the session of a user who is deleted can still be ended", async () => {
