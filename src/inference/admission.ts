@@ -103,7 +103,7 @@ export function openAdmission(options: {
       const { principal } = context;
       const [{ model: askedModel, request: asked }] = candidates;
       const nowMs = clock.now();
-      const works = candidates.map(({ model, request }) => {
+      const works = policies.length === 0 ? [] : candidates.map(({ model, request }) => {
         const work = workOf(context, model);
         return { model, request, work, applying: policies.filter((policy) => applies(policy, work)) };
       });
@@ -113,8 +113,9 @@ export function openAdmission(options: {
       const inputTokens = countsTokens ? inputReservedFor(asked) : 0;
       const heldMs = Math.max(1, Math.ceil(context.deadlineMs - clock.monotonic())) + PLACE_GRACE_MS;
       const { user, key } = workOf(context, askedModel);
+      const models = candidates.map(({ model }) => model);
       const all: ModelLimit[] = ownLimits(user, options.userRate, options.placesPerUser, heldMs).map(
-        (limit) => ({ limit, models: candidates.map(({ model }) => model) }),
+        (limit) => ({ limit, models }),
       );
       for (const { model, request, work, applying } of works) {
         const reserved = countsTokens ? reservedFor(bound(request), inputTokens, model) : ONE_REQUEST;
@@ -132,18 +133,23 @@ export function openAdmission(options: {
         return decision === undefined ? [] : [{ limit, decision }];
       });
       const refused = limitFault(views);
-      const refusing = all.filter((_, index) => decisions[index]?.allowed === false);
-      if (refused !== undefined && !refusing.some(({ models }) => models.includes(askedModel))) {
-        const [first, ...standIns] = candidates;
-        const open = standIns.filter(({ model }) => !refusing.some(({ models }) => models.includes(model)));
-        return await admission.admit(context, [first, ...open]);
+      if (refused !== undefined) {
+        const refusing = all.filter((_, index) => decisions[index]?.allowed === false);
+        const isRefused = (model: ServedModel) => refusing.some(({ models }) => models.includes(model));
+        if (!isRefused(askedModel)) {
+          const [first, ...standIns] = candidates;
+          return await admission.admit(context, [
+            first,
+            ...standIns.filter(({ model }) => !isRefused(model)),
+          ]);
+        }
       }
       context.tellLimits(views);
       if (refused !== undefined) throw refused;
 
       let isSettled = false;
       return {
-        models: candidates.map(({ model }) => model),
+        models,
         bound,
         settle(usage, ranOn) {
           if (isSettled) return;

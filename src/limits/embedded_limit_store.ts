@@ -39,7 +39,8 @@ export function openEmbeddedLimitStore(memory: LocalLimitStore, sqlite: LocalLim
     gathered ??= { id: crypto.randomUUID(), books: new Set(), tallies: new Map() };
     for (const tally of tallies) {
       if (tally.amount === 0) continue;
-      const key = JSON.stringify([tally.book, tally.key]);
+      // No book's name holds a line end.
+      const key = `${tally.book}\n${tally.key}`;
       const before = gathered.tallies.get(key);
       gathered.books.add(tally.book);
       gathered.tallies.set(key, before === undefined ? tally : joined(before, tally));

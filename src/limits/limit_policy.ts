@@ -220,9 +220,14 @@ const DAY_MS = 86_400_000;
 
 /** The day of a moment. */
 export function dayOf(nowMs: number): Period {
+  // Asked at each request, and the same for a day.
+  if (nowMs >= lastDay.startMs && nowMs < lastDay.endMs) return lastDay;
   const startMs = Math.floor(nowMs / DAY_MS) * DAY_MS;
-  return { name: new Date(startMs).toISOString().slice(0, 10), startMs, endMs: startMs + DAY_MS };
+  lastDay = { name: new Date(startMs).toISOString().slice(0, 10), startMs, endMs: startMs + DAY_MS };
+  return lastDay;
 }
+
+let lastDay: Period = { name: "", startMs: Infinity, endMs: -Infinity };
 
 /** The month of a moment. */
 export function monthOf(nowMs: number): Period {
