@@ -13,7 +13,8 @@ import {
 import { type Identity, openIdentity } from "./assembly/identity.ts";
 import { addressRanges, openLimits } from "./assembly/limits.ts";
 import { type Opened, openTrust } from "./assembly/trust.ts";
-import type { AuditTrail } from "./audit/audit_trail.ts";
+import { auditFolders, type AuditTrail } from "./audit/audit_trail.ts";
+import { hasServed, START_FAILED } from "./audit/has_served.ts";
 import type { Config } from "./config/config.ts";
 import { encodeBase64url } from "./encoding/base64url.ts";
 import { canonicalJson } from "./encoding/canonical_json.ts";
@@ -113,7 +114,7 @@ async function openParts(
   opened.push(() => log.flush());
 
   // Matter and trust: store, keys, trail.
-  let stopReason = "the start failed";
+  let stopReason = START_FAILED;
   const trust = await openTrust(config, clock, log, opened, (trail) =>
     // Best effort: a trail that fails now has said so at each request before.
     trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
@@ -259,13 +260,21 @@ async function ensureFirstUser(
   users: Users,
   trail: AuditTrail,
   log: Log,
-  { adminPassword: configured, mode }: Config,
+  { adminPassword: configured, dataDir, mode }: Config,
 ): Promise<string | undefined> {
   if (!await users.isEmpty()) {
     if (configured !== undefined) {
       log.write("warn", "settings.admin_password_not_used", { reason: "the user exists already" });
     }
     return undefined;
+  }
+  // Or whoever loses the store gets the first password back, whatever became of it since.
+  if (mode === "production" && hasServed(auditFolders(dataDir).directory)) {
+    throw new Fault(
+      "unavailable",
+      "Cannot make the first user: the store has no user, but this data folder has served before: restore the store, or start with " +
+        "an empty data folder",
+    );
   }
   if (configured === undefined && mode === "production") {
     throw new Fault(

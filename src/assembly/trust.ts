@@ -9,7 +9,8 @@ import { type ChangeFeed, NO_OTHERS } from "../store/change_feed.ts";
 import { openRedis } from "../store/redis/open_redis.ts";
 import type { Redis } from "../store/redis/redis.ts";
 import { openRedisChangeFeed } from "../store/redis_change_feed.ts";
-import { openRedisRecordStore } from "../store/redis_record_store.ts";
+import { openRedisMark } from "../store/redis_mark.ts";
+import { openRedisRecordStore, type RedisRecordStore } from "../store/redis_record_store.ts";
 import type { RecordStore } from "../store/record_store.ts";
 import { openSqliteRecordStore } from "../store/sqlite_record_store.ts";
 import { withStartLock } from "../store/start_lock.ts";
@@ -29,6 +30,13 @@ interface Matter {
   readonly redis: Redis | undefined;
   /** Does what only one instance may do at a time, such as making what is made once. */
   alone<Value>(act: () => Promise<Value>): Promise<Value>;
+}
+
+/** Matter of which it is not yet known whose it is. */
+interface OpenedMatter {
+  readonly matter: Matter;
+  /** From now on the store is only believed while this record stands in it. */
+  readonly requireMark: RedisRecordStore["requireMark"];
 }
 
 /** What everything else rests on. */
@@ -75,10 +83,11 @@ export async function openTrust(
   const masterKey = parseMasterKey(
     config.masterKey ?? await readOrMakePrivateFile(`${dataDir}/master.key`, generateMasterKey),
   );
-  const matter = config.redisUrl === undefined
+  const { matter, requireMark } = config.redisUrl === undefined
     ? openOwnMatter(dataDir, clock, opened)
     : await openSharedMatter(config.redisUrl, config, clock, log, opened);
   const keyRing = await matter.alone(() => openKeyRing(matter.store, masterKey, clock));
+  requireMark(keyRing.mark);
   const trail = await openAuditTrail({
     ...auditFolders(dataDir),
     clock,
@@ -93,11 +102,12 @@ export async function openTrust(
   return { ...matter, keyRing, trail };
 }
 
-function openOwnMatter(dataDir: string, clock: Clock, opened: Opened): Matter {
+function openOwnMatter(dataDir: string, clock: Clock, opened: Opened): OpenedMatter {
   makePrivateFile(storeFile(dataDir));
   const store = openSqliteRecordStore(storeFile(dataDir), clock);
   opened.push(() => store.close());
-  return { store, feed: NO_OTHERS, redis: undefined, alone: (act) => act() };
+  // Nobody puts another file in the place of one that is open.
+  return { matter: { store, feed: NO_OTHERS, redis: undefined, alone: (act) => act() }, requireMark() {} };
 }
 
 async function openSharedMatter(
@@ -106,7 +116,7 @@ async function openSharedMatter(
   clock: Clock,
   log: Log,
   opened: Opened,
-): Promise<Matter> {
+): Promise<OpenedMatter> {
   const address = parseRedisAddress(url);
   if (address === undefined) throw new Fault("internal", "Cannot open Redis: its address was not checked");
   const redis = await openRedis(
@@ -123,12 +133,17 @@ async function openSharedMatter(
     },
   );
   opened.push(() => redis.close());
-  const store = openRedisRecordStore(redis, clock, newId("ins", clock.now()), { quietTables: QUIET_TABLES });
+  const mark = openRedisMark((fault) => log.write("error", "redis.other_store", { reason: fault.message }));
+  const store = openRedisRecordStore(redis, clock, newId("ins", clock.now()), {
+    quietTables: QUIET_TABLES,
+    mark,
+  });
   opened.push(() => store.close());
   const feed = await openRedisChangeFeed({
     redis,
     clock,
     staleMsMax: config.storeStaleMsMax,
+    mark,
     onFault: (fault) => log.write("debug", "redis.changes_not_read", { reason: fault.message }),
   });
   opened.push(() => feed.close());
@@ -138,5 +153,13 @@ async function openSharedMatter(
     }
     feed.follow(table, follower);
   };
-  return { store, feed: { ...feed, follow }, redis, alone: (act) => withStartLock(store, clock, act) };
+  return {
+    matter: {
+      store,
+      feed: { ...feed, follow },
+      redis,
+      alone: (act) => withStartLock(store, clock, act),
+    },
+    requireMark: (record) => store.requireMark(record),
+  };
 }

@@ -3,6 +3,7 @@ import { Fault, toFault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
 import type { ChangeFeed, Follower } from "./change_feed.ts";
 import type { Redis, RedisReply, RedisScript } from "./redis/redis.ts";
+import { openRedisMark, type RedisMark, requireMark } from "./redis_mark.ts";
 import { CHANGE_COUNT, CHANGES, parseChange } from "./redis_record_store.ts";
 
 /** How far the feed has read. */
@@ -19,11 +20,12 @@ interface Place {
 const NOWHERE: Place = { count: -1, last: Uint8Array.of(0) };
 
 /**
- * KEYS: count of changes, changes. ARGV: a Place. Answers nothing where nothing is new; else the new count, the last change, and
+ * KEYS: count of changes, changes, the hash of the store's mark. ARGV: a Place, two of the mark. Answers nothing where nothing is new; else the new count, the last change, and
  * the changes since then, newest first, or nothing where nobody knows them any more.
  */
 const POLL: RedisScript = {
   lua: `
+${requireMark(3)}
 local count = tonumber(redis.call("GET", KEYS[1]) or "0")
 local behind = count - tonumber(ARGV[1])
 if (redis.call("LINDEX", KEYS[2], behind) or "") == ARGV[2] then
@@ -53,6 +55,8 @@ export interface RedisChangeFeedOptions {
   readonly everyMs?: number;
   /** Since when the followers must know everything for the feed to count as current. */
   readonly staleMsMax: number;
+  /** Shared with the record store: where another store has taken its place, the feed is never current again. */
+  readonly mark?: RedisMark;
   /** Told of the first failure of a row of them, be it of Redis or of a follower. */
   readonly onFault: (fault: Fault) => void;
 }
@@ -64,7 +68,8 @@ export interface RedisChangeFeedOptions {
  * @throws Fault `unavailable` when Redis cannot be asked
  */
 export async function openRedisChangeFeed(
-  { redis, clock, everyMs = 150, staleMsMax, onFault }: RedisChangeFeedOptions,
+  { redis, clock, everyMs = 150, staleMsMax, mark = openRedisMark(() => {}), onFault }:
+    RedisChangeFeedOptions,
 ): Promise<ChangeFeed> {
   const followings: Following[] = [];
   let place = NOWHERE;
@@ -105,10 +110,13 @@ export async function openRedisChangeFeed(
   }
 
   async function readChanges(): Promise<void> {
-    const reply = await redis.run(
-      POLL,
-      [redis.key(CHANGE_COUNT), redis.key(CHANGES)],
-      [String(place.count), place.last],
+    mark.check();
+    const reply = mark.judge(
+      await redis.run(
+        POLL,
+        [redis.key(CHANGE_COUNT), redis.key(CHANGES), mark.hash() ?? redis.key(CHANGES)],
+        [String(place.count), place.last, ...mark.words()],
+      ),
     );
     if (reply === null) return;
     const news = parseNews(reply);
@@ -139,7 +147,7 @@ export async function openRedisChangeFeed(
 
   return {
     follow: (table, follower) => void followings.push({ table, follower, untold: new Set() }),
-    isCurrent: () => clock.monotonic() - currentAsOfMs <= staleMsMax,
+    isCurrent: () => !mark.isLost() && clock.monotonic() - currentAsOfMs <= staleMsMax,
     catchUp,
     async close() {
       isClosed = true;

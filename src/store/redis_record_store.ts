@@ -4,6 +4,7 @@ import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
 import type { RecordChange, RecordStore, StoredRecord } from "./record_store.ts";
 import type { Redis, RedisReply, RedisScript } from "./redis/redis.ts";
+import { openRedisMark, type RedisMark, requireMark } from "./redis_mark.ts";
 
 /** Hash of a table: key → expiry in 16 digits, then the value. The expiry is judged by the clock of whoever asks. */
 const RECORDS = "records:";
@@ -27,9 +28,9 @@ const PAGE_MAX = 1000;
 const CHANGES_KEPT_MAX = 10_000;
 
 /**
- * KEYS: expiries, changes, their count, then hash and order of each table. ARGV: now, prefix of hashes, prefix of orders, mark, index
- * of the last change kept, then five a change: table, key, what it expects, what is stored (nothing: it is deleted), and whether
- * feeds are told.
+ * KEYS: expiries, changes, their count, hash and order of each table, the hash of the store's mark. ARGV: now, prefix of hashes,
+ * prefix of orders, what marks this write, index of the last change kept, two of the store's mark, then five a change: table, key,
+ * what it expects, what is stored (nothing: it is deleted), and whether feeds are told.
  *
  * The sweep comes first: it gives a Redis that is full its memory back, and where a cluster stops it half-way (it touches tables
  * that KEYS does not name) it has done no harm. What has expired is swept only when Redis's clock says so too, or one instance
@@ -37,6 +38,7 @@ const CHANGES_KEPT_MAX = 10_000;
  */
 const WRITE: RedisScript = {
   lua: `
+${requireMark(6)}
 local now = tonumber(ARGV[1])
 local time = redis.call("TIME")
 local sweepUntil = math.min(now, time[1] * 1000) - ${SWEEP_AFTER_MS}
@@ -49,7 +51,7 @@ for _, member in ipairs(expired) do
 end
 if #expired > 0 then redis.call("ZREM", KEYS[1], unpack(expired)) end
 
-for i = 6, #ARGV, 5 do
+for i = 8, #ARGV, 5 do
   local expects = ARGV[i + 2]
   if expects ~= "anything" then
     local stored = redis.call("HGET", ARGV[2] .. ARGV[i], ARGV[i + 1])
@@ -63,7 +65,7 @@ for i = 6, #ARGV, 5 do
   end
 end
 
-for i = 6, #ARGV, 5 do
+for i = 8, #ARGV, 5 do
   local records, order = ARGV[2] .. ARGV[i], ARGV[3] .. ARGV[i]
   local key, stored = ARGV[i + 1], ARGV[i + 3]
   local member = ARGV[i] .. ":" .. key
@@ -104,6 +106,15 @@ interface ScriptChange extends Omit<RecordChange, "expects"> {
   readonly expects?: RecordChange["expects"] | "something";
 }
 
+/** The store, and how it is told from others. */
+export interface RedisRecordStore extends RecordStore {
+  /**
+   * From now on the store is this one only while a record that stands in it, and lives for ever, still does: Redis may lose its data and
+   * go on. Every write makes sure of it; reads fail once a write or a change feed has found it gone.
+   */
+  requireMark(record: StoredRecord & { readonly table: string }): void;
+}
+
 /**
  * The store over a Redis that whoever opened it also closes. Of a write that ends in a Fault nobody knows whether it was made,
  * whole, or not: the answer may have been lost.
@@ -111,50 +122,60 @@ interface ScriptChange extends Omit<RecordChange, "expects"> {
  * @param instance a name that no other store has or had, such as a new id: it marks the changes
  * @param options.changesKeptMax how many changes a feed may be behind without having to take everything for changed
  * @param options.quietTables tables that nobody keeps at hand: no feed is told of them
+ * @param options.mark shared with the change feed
  */
 export function openRedisRecordStore(
   redis: Redis,
   clock: Clock,
   instance: string,
-  { changesKeptMax = CHANGES_KEPT_MAX, quietTables = [] }: {
+  { changesKeptMax = CHANGES_KEPT_MAX, quietTables = [], mark = openRedisMark(() => {}) }: {
     readonly changesKeptMax?: number;
     readonly quietTables?: readonly string[];
+    readonly mark?: RedisMark;
   } = {},
-): RecordStore {
+): RedisRecordStore {
   const recordsOf = (name: string): string => redis.key(RECORDS + name);
   const orderOf = (name: string): string => redis.key(ORDER + name);
   let writes = 0;
 
   async function write(changes: readonly ScriptChange[]): Promise<boolean> {
     const names = new Set(changes.map(({ table }) => nameOf(table)));
-    const made = await redis.run(
-      WRITE,
-      [
-        redis.key(EXPIRIES),
-        redis.key(CHANGES),
-        redis.key(CHANGE_COUNT),
-        ...[...names].flatMap((name) => [recordsOf(name), orderOf(name)]),
-      ],
-      [
-        String(clock.now()),
-        recordsOf(""),
-        orderOf(""),
-        `${nameOf(instance)}.${++writes}`,
-        String(changesKeptMax),
-        ...changes.flatMap((change) => [
-          nameOf(change.table),
-          change.key,
-          expectationOf(change),
-          storedOf(change),
-          quietTables.includes(change.table) ? "0" : "1",
-        ]),
-      ],
+    const made = mark.judge(
+      await redis.run(
+        WRITE,
+        [
+          redis.key(EXPIRIES),
+          redis.key(CHANGES),
+          redis.key(CHANGE_COUNT),
+          ...[...names].flatMap((name) => [recordsOf(name), orderOf(name)]),
+          mark.hash() ?? recordsOf(""),
+        ],
+        [
+          String(clock.now()),
+          recordsOf(""),
+          orderOf(""),
+          `${nameOf(instance)}.${++writes}`,
+          String(changesKeptMax),
+          ...mark.words(),
+          ...changes.flatMap((change) => [
+            nameOf(change.table),
+            change.key,
+            expectationOf(change),
+            storedOf(change),
+            quietTables.includes(change.table) ? "0" : "1",
+          ]),
+        ],
+      ),
     );
     return made === 1;
   }
 
   return {
+    requireMark({ table, key, value }) {
+      mark.require({ hash: recordsOf(nameOf(table)), field: key, stored: storedOf({ table, key, value }) });
+    },
     async get(table, key) {
+      mark.check();
       const records = recordsOf(nameOf(table));
       return liveValue(await redis.call(records, ["HGET", records, key]), clock.now());
     },
@@ -165,6 +186,7 @@ export function openRedisRecordStore(
     write,
     delete: (table, key) => write([{ table, key, value: undefined, expects: "something" }]),
     async list(table, { after, limit }) {
+      mark.check();
       const keys = [recordsOf(nameOf(table)), orderOf(nameOf(table))];
       const found: StoredRecord[] = [];
       let start = after === undefined ? "-" : `(${after}`;

@@ -4,7 +4,7 @@ import { encodeBase64url } from "../encoding/base64url.ts";
 import { newId } from "../encoding/ids.ts";
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
-import type { RecordStore } from "../store/record_store.ts";
+import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import { importSealingKey, open, seal, type SealingKey, sealingKeyIdOf } from "./aead.ts";
 
@@ -36,18 +36,32 @@ export interface KeyRing {
    * found out. No pseudonym is a part of one.
    */
   keyedHash(purpose: HashPurpose, text: string): Uint8Array<ArrayBuffer>;
+  /** The record that was written with the ring's first keys: where it does not stand, the store is not the one that has them. */
+  readonly mark: StoreMark;
+}
+
+/** A record by which one store is told from every other. Nobody ever changes it. */
+export interface StoreMark {
+  readonly table: string;
+  readonly key: string;
+  readonly value: Uint8Array<ArrayBuffer>;
 }
 
 const TABLE = "data_keys";
+const MARK_TABLE = "installation";
+const MARK_KEY = "id";
+const MARK_BYTES = 16;
 const MASTER_KEY_ID = "master";
 const KEY_BYTES = 32;
 /** Record keys are `KIND.ID`: the newest of a kind sorts last. */
 type KeyKind = "seal" | "pseudonym";
 
 /**
- * Opens the ring, making its first keys in an empty store: one instance at a time (`store/start_lock.ts`).
+ * Opens the ring, making its first keys in an empty store. Of instances that do so at the same moment one makes them, and the others
+ * have the same.
  *
- * @throws Fault `unavailable` when the master key does not open the stored keys: it is not the one they were made under
+ * @throws Fault `unavailable` when the master key does not open the stored keys: it is not the one they were made under · when
+ * the store has lost keys
  */
 export async function openKeyRing(
   store: RecordStore,
@@ -55,13 +69,9 @@ export async function openKeyRing(
   clock: Clock,
 ): Promise<KeyRing> {
   const master = await importSealingKey(MASTER_KEY_ID, masterKey);
-  const stored = await readKeys(store, master);
-  const first = async (kind: KeyKind): Promise<DataKey> =>
-    stored.findLast((key) => key.kind === kind) ?? await makeKey(store, master, kind, clock);
-  const active = await first("seal");
-  const pseudonymKey = (await first("pseudonym")).raw;
+  const { mark, stored, active, pseudonymKey } = await openKeys(store, master, clock);
   // A key of its own. No pseudonym can be this key: what those are made of holds a NUL.
-  const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
+  const hashKey = createHmac("sha256", pseudonymKey.raw).update("keyed_hash").digest();
 
   const sealingKeys = new Map<string, SealingKey>();
   async function addSealingKeys(keys: readonly DataKey[]): Promise<void> {
@@ -69,7 +79,7 @@ export async function openKeyRing(
       if (kind === "seal" && !sealingKeys.has(id)) sealingKeys.set(id, await importSealingKey(id, raw));
     }
   }
-  await addSealingKeys([...stored, active]);
+  await addSealingKeys(stored);
   const activeKey = await importSealingKey(active.id, active.raw);
 
   async function sealingKey(id: string): Promise<SealingKey> {
@@ -83,13 +93,14 @@ export async function openKeyRing(
   }
 
   return {
+    mark: { table: MARK_TABLE, key: MARK_KEY, value: mark },
     seal: (place, plain) => seal(activeKey, place, plain),
     async open(place, sealed) {
       const id = sealingKeyIdOf(sealed);
       return await open(sealingKeys.get(id) ?? await sealingKey(id), place, sealed);
     },
     pseudonym(purpose, text) {
-      const digest = createHmac("sha256", pseudonymKey).update(`${purpose}\0`).update(encodeUtf8(text))
+      const digest = createHmac("sha256", pseudonymKey.raw).update(`${purpose}\0`).update(encodeUtf8(text))
         .digest();
       return encodeBase64url(digest.subarray(0, 16));
     },
@@ -103,6 +114,41 @@ interface DataKey {
   readonly kind: KeyKind;
   readonly id: string;
   readonly raw: Uint8Array<ArrayBuffer>;
+}
+
+/** What rests in the store. */
+interface StoredKeys {
+  readonly mark: Uint8Array<ArrayBuffer>;
+  readonly stored: readonly DataKey[];
+  /** The newest of each kind. */
+  readonly active: DataKey;
+  readonly pseudonymKey: DataKey;
+}
+
+async function openKeys(store: RecordStore, master: SealingKey, clock: Clock): Promise<StoredKeys> {
+  for (;;) {
+    // The mark before the keys: where it stands, they stood with it.
+    const mark = await store.get(MARK_TABLE, MARK_KEY);
+    const stored = await readKeys(store, master);
+    const active = stored.findLast(({ kind }) => kind === "seal");
+    const pseudonymKey = stored.findLast(({ kind }) => kind === "pseudonym");
+    if (mark !== undefined) {
+      if (active !== undefined && pseudonymKey !== undefined) return { mark, stored, active, pseudonymKey };
+      throw new Fault("unavailable", "Cannot open the data keys: the store has lost them; restore it");
+    }
+    // A store from before there were marks has its keys already.
+    await store.write([
+      {
+        table: MARK_TABLE,
+        key: MARK_KEY,
+        value: crypto.getRandomValues(new Uint8Array(MARK_BYTES)),
+        expects: "nothing",
+      },
+      ...active === undefined ? [await newKey(master, "seal", clock)] : [],
+      ...pseudonymKey === undefined ? [await newKey(master, "pseudonym", clock)] : [],
+    ]);
+    // Read anew, whoever has made them.
+  }
 }
 
 async function readKeys(store: RecordStore, master: SealingKey): Promise<DataKey[]> {
@@ -124,17 +170,10 @@ async function readKeys(store: RecordStore, master: SealingKey): Promise<DataKey
   return keys;
 }
 
-async function makeKey(
-  store: RecordStore,
-  master: SealingKey,
-  kind: KeyKind,
-  clock: Clock,
-): Promise<DataKey> {
-  const id = newId("key", clock.now());
+async function newKey(master: SealingKey, kind: KeyKind, clock: Clock): Promise<RecordChange> {
+  const key = `${kind}.${newId("key", clock.now())}`;
   const raw = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
-  const key = `${kind}.${id}`;
-  await store.put(TABLE, key, await seal(master, placeOf(key), raw));
-  return { kind, id, raw };
+  return { table: TABLE, key, value: await seal(master, placeOf(key), raw) };
 }
 
 function placeOf(key: string): string {

@@ -5,6 +5,7 @@ import type { ChangeFeed } from "../../src/store/change_feed.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import type { Redis } from "../../src/store/redis/redis.ts";
 import { openRedisChangeFeed, type RedisChangeFeedOptions } from "../../src/store/redis_change_feed.ts";
+import { openRedisMark } from "../../src/store/redis_mark.ts";
 import { openRedisRecordStore } from "../../src/store/redis_record_store.ts";
 import { isFault } from "../identity/is_fault.ts";
 import { type ManualClock, manualClock } from "../support/manual_clock.ts";
@@ -424,6 +425,34 @@ feedTest("closing waits for the poll that is on its way, and no other is sent", 
   strictEqual(gate.polls, polls + 1);
   deepStrictEqual(world.faults, []);
 });
+
+feedTest(
+  "where another store has taken the place of the one it started with, it is never current again and tells nobody",
+  async (world) => {
+    const told: Fault[] = [];
+    const mark = openRedisMark((fault) => void told.push(fault));
+    const store = openRedisRecordStore(await world.connect(), world.clock, "here", { mark });
+    const record = { table: "installation", key: "id", value: bytes(1, 2, 3) };
+    const feed = await world.openFeed({ mark });
+    const heard = listen(feed, "t");
+    await store.put(record.table, record.key, record.value);
+    store.requireMark(record);
+    await store.put("t", "k", bytes(1));
+    await feed.catchUp();
+    deepStrictEqual([heard(), feed.isCurrent()], [["t k"], true]);
+    await world.server.cli("FLUSHALL");
+    const stranger = await world.openStore();
+    await stranger.put(record.table, record.key, bytes(4));
+    await stranger.put("t", "k", bytes(5));
+    await rejects(feed.catchUp(), isFault("unavailable"));
+    strictEqual(feed.isCurrent(), false, "at once, not when it is stale");
+    await rejects(store.get("t", "k"), isFault("unavailable"));
+    await stranger.put(record.table, record.key, record.value);
+    await rejects(feed.catchUp(), isFault("unavailable"));
+    deepStrictEqual([heard(), feed.isCurrent()], [[], false]);
+    strictEqual(told.length, 1);
+  },
+);
 
 feedTest("a Redis that cannot be asked opens none", async (world) => {
   const redis = await world.connect();

@@ -1,5 +1,6 @@
 // Tests of the record store in Redis: the contract, and what only a server that many share can do.
-import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import { openRedisMark } from "../../src/store/redis_mark.ts";
 import { openRedisRecordStore } from "../../src/store/redis_record_store.ts";
 import type { RecordChange, RecordStore } from "../../src/store/record_store.ts";
 import type { Redis } from "../../src/store/redis/redis.ts";
@@ -358,6 +359,55 @@ redisTest("the log of changes is cut to the length that is kept", async (world) 
   strictEqual(await world.server.cli("GET", world.redis.key("record-change-count")), "18");
 });
 
+const MARK = { table: "installation", key: "id", value: bytes(1, 2, 3) };
+
+for (
+  const [loss, lose] of [
+    ["no mark", (store: RecordStore) => store.delete(MARK.table, MARK.key)],
+    ["another mark", (store: RecordStore) => store.put(MARK.table, MARK.key, bytes(9))],
+    [
+      "a mark that expires",
+      (store: RecordStore) =>
+        store.put(MARK.table, MARK.key, MARK.value, { expiresAtMs: systemClock.now() + 1e9 }),
+    ],
+  ] as const
+) {
+  redisTest(
+    `a store that has ${loss} is written to no more by who knows another, and then not read either`,
+    async (world) => {
+      const clock = manualClock();
+      const told: string[] = [];
+      const mark = openRedisMark(({ message }) => void told.push(message));
+      const store = openRedisRecordStore(world.redis, clock, "here", { mark });
+      const stranger = world.open(clock);
+      await store.put(MARK.table, MARK.key, MARK.value);
+      await store.put("t", "k", bytes(1), { expiresAtMs: clock.now() + 10 });
+      store.requireMark(MARK);
+      await store.put("t", "k", bytes(2), { expiresAtMs: clock.now() + 10 });
+      await lose(stranger);
+      clock.advance(100_000);
+      const before = await dump(world);
+      for (
+        const write of [
+          () => store.put("t", "k", bytes(3)),
+          () => store.create("t", "new", bytes(3)),
+          () => store.delete("t", "k"),
+          () => store.write([]),
+          () => store.put(MARK.table, MARK.key, MARK.value),
+        ]
+      ) await rejects(write(), isFault("unavailable"));
+      strictEqual(await dump(world), before, "nothing was swept either");
+      // Nor when it comes back: what happened meanwhile nobody knows.
+      await stranger.put(MARK.table, MARK.key, MARK.value);
+      await rejects(store.get("t", "k"), isFault("unavailable"));
+      await rejects(store.list("t", { limit: 1 }), isFault("unavailable"));
+      strictEqual(mark.isLost(), true);
+      strictEqual(told.length, 1);
+      match(told[0] ?? "", /it is not the one this instance started with/);
+    },
+  );
+}
+
 Deno.test({
   name: "Redis store: everything works in a cluster, the sweep of other tables as well",
   ignore: !hasRedisServer,
@@ -385,6 +435,8 @@ Deno.test({
         true,
       );
       deepStrictEqual(await store.list("t", { limit: 10 }), [{ key: "k", value: bytes(3) }]);
+      await store.put(MARK.table, MARK.key, MARK.value);
+      store.requireMark(MARK);
       clock.advance(100_000);
       strictEqual(await store.delete("v", "k"), true);
       const node = await cluster.nodeOf(redis.key("records:t"));

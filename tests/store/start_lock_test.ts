@@ -50,6 +50,7 @@ Deno.test("whoever died with the lock holds it for a minute, and then the next o
   strictEqual(await died, "died");
   let hasActed = false;
   const next = withStartLock(store, clock, () => Promise.resolve(hasActed = true));
+  await moment();
   clock.advance(MINUTE_MS - 1);
   await moment();
   strictEqual(hasActed, false);
@@ -57,23 +58,49 @@ Deno.test("whoever died with the lock holds it for a minute, and then the next o
   strictEqual(await next, true);
 });
 
-Deno.test("where others hold the lock for a minute it is a fault, and nothing is done", async () => {
+Deno.test("of several who wait for one that died one has the lock at a time, and who holds it anew has a minute of its own", async () => {
   const { clock, store } = openMatter();
-  await store.put("start_lock", "start", Uint8Array.of(1), { expiresAtMs: clock.now() + 2 * MINUTE_MS });
-  let hasActed = false;
-  const start = withStartLock(store, clock, () => Promise.resolve(hasActed = true));
-  const refused = rejects(start, { kind: "unavailable" });
+  await store.put("start_lock", "start", Uint8Array.of(1));
+  const acts: string[] = [];
+  const slow = Promise.withResolvers<void>();
+  const start = (name: string): Promise<unknown> =>
+    withStartLock(store, clock, () => {
+      acts.push(name);
+      return slow.promise;
+    });
+  const starts = [start("a"), start("b")];
   await moment();
   clock.advance(MINUTE_MS);
-  await refused;
-  strictEqual(hasActed, false);
+  await moment();
+  strictEqual(acts.length, 1);
+  clock.advance(MINUTE_MS - 1);
+  await moment();
+  strictEqual(acts.length, 1);
+  slow.resolve();
+  await Promise.all(starts);
+  deepStrictEqual(acts.toSorted(), ["a", "b"]);
+});
+
+Deno.test("clocks that are hours apart let nobody in beside another", async () => {
+  const { clock, store } = openMatter();
+  const hoursMs = 8 * 3_600_000;
+  const behind = { ...clock, now: () => clock.now() - hoursMs };
+  const ahead = { ...clock, now: () => clock.now() + hoursMs };
+  let inside = 0;
+  let most = 0;
+  const act = async (): Promise<void> => {
+    most = Math.max(most, ++inside);
+    await moment();
+    inside--;
+  };
+  await Promise.all([behind, clock, ahead].map((each) => withStartLock(store, each, act)));
+  strictEqual(most, 1);
 });
 
 Deno.test("who was so slow that another has the lock by now does not give that one's back", async () => {
   const { clock, store } = openMatter();
   await withStartLock(store, clock, async () => {
-    clock.advance(MINUTE_MS);
-    await store.create("start_lock", "start", Uint8Array.of(7), { expiresAtMs: clock.now() + MINUTE_MS });
+    await store.put("start_lock", "start", Uint8Array.of(7));
   });
   deepStrictEqual(await store.get("start_lock", "start"), Uint8Array.of(7));
 });

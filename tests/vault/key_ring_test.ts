@@ -39,6 +39,55 @@ Deno.test("an empty store gets one data key of each kind, and a reopening makes 
   deepStrictEqual((await store.list("data_keys", { limit: 10 })).map(({ key }) => key), keys);
 });
 
+Deno.test("of rings that are opened at once on an empty store, behind no lock, one makes the keys and all have them", async () => {
+  const { store, openRing } = emptyVault();
+  const rings = await Promise.all([openRing(), openRing(), openRing()]);
+  strictEqual((await store.list("data_keys", { limit: 10 })).length, 2);
+  const [first] = rings;
+  ok(first);
+  const sealed = await first.seal("t/k", PLAIN);
+  for (const ring of rings) {
+    strictEqual(ring.pseudonym("account", "ada"), first.pseudonym("account", "ada"));
+    deepStrictEqual(await ring.open("t/k", sealed), PLAIN);
+    deepStrictEqual(ring.mark, first.mark);
+  }
+});
+
+Deno.test("the mark stands in the store from the first keys on, stays the same, and is another in each store", async () => {
+  const { store, openRing } = emptyVault();
+  const { mark } = await openRing();
+  deepStrictEqual(await store.get(mark.table, mark.key), mark.value);
+  strictEqual(mark.value.length, 16);
+  deepStrictEqual((await openRing()).mark, mark);
+  notStrictEqual((await emptyVault().openRing()).mark.value.toHex(), mark.value.toHex());
+});
+
+Deno.test("a store with keys and without a mark, as older versions leave it, gets a mark and no keys", async () => {
+  const { store, openRing } = emptyVault();
+  const before = await openRing();
+  const keys = await store.list("data_keys", { limit: 10 });
+  await store.delete(before.mark.table, before.mark.key);
+  const rings = await Promise.all([openRing(), openRing()]);
+  deepStrictEqual(await store.list("data_keys", { limit: 10 }), keys);
+  for (const ring of rings) {
+    deepStrictEqual(ring.mark.value, await store.get(ring.mark.table, ring.mark.key));
+    strictEqual(ring.pseudonym("account", "ada"), before.pseudonym("account", "ada"));
+  }
+});
+
+Deno.test("a store that has its mark and has lost keys is a fault, and none are made in their place", async () => {
+  for (const kind of ["seal", "pseudonym"]) {
+    const { store, openRing } = emptyVault();
+    await openRing();
+    for (const { key } of await store.list("data_keys", { limit: 10 })) {
+      if (key.startsWith(kind)) await store.delete("data_keys", key);
+    }
+    const left = await store.list("data_keys", { limit: 10 });
+    await rejects(openRing(), isUnavailable(/the store has lost them/));
+    deepStrictEqual(await store.list("data_keys", { limit: 10 }), left);
+  }
+});
+
 Deno.test("a reopened ring opens old values and gives the same pseudonyms", async () => {
   const { openRing } = emptyVault();
   const first = await openRing();
