@@ -144,7 +144,11 @@ async function openSharedMatter(
     clock,
     staleMsMax: config.storeStaleMsMax,
     mark,
-    onFault: (fault) => log.write("debug", "redis.changes_not_read", { reason: fault.message }),
+    // That Redis fails is told by its state.
+    onFault: (fault, of) =>
+      of === "redis"
+        ? log.write("debug", "redis.changes_not_read", { reason: fault.message })
+        : log.write("error", "redis.changes_not_taken", { reason: fault.message }),
   });
   opened.push(() => feed.close());
   const follow: ChangeFeed["follow"] = (table, follower) => {

@@ -20,11 +20,16 @@ interface Place {
 const NOWHERE: Place = { count: -1, last: Uint8Array.of(0) };
 
 /**
- * KEYS: count of changes, changes, the hash of the store's mark. ARGV: a Place, two of the mark. Answers nothing where nothing is new; else the new count, the last change, and
- * the changes since then, newest first, or nothing where nobody knows them any more.
+ * KEYS: count of changes, changes, a key that is never there, the hash of the store's mark. ARGV: a Place, two of the mark. Answers
+ * nothing where nothing is new; else the new count, the last change, and the changes since then, newest first, or nothing where
+ * nobody knows them any more.
+ *
+ * It begins with a write that changes nothing: a master that was cut off and takes no writes is not to be believed, for what is
+ * changed now is changed elsewhere.
  */
 const POLL: RedisScript = {
   lua: `
+redis.call("DEL", KEYS[3])
 ${requireMark(3)}
 local count = tonumber(redis.call("GET", KEYS[1]) or "0")
 local behind = count - tonumber(ARGV[1])
@@ -36,6 +41,8 @@ end
 return {count, redis.call("LINDEX", KEYS[2], 0) or "", false}
 `,
 };
+
+const FAULT_TOLD_EVERY_MS = 60_000;
 
 /** More keys of one table that a follower has not yet been told than this are told as: all of them. */
 const UNTOLD_MAX = 1000;
@@ -57,8 +64,8 @@ export interface RedisChangeFeedOptions {
   readonly staleMsMax: number;
   /** Shared with the record store: where another store has taken its place, the feed is never current again. */
   readonly mark?: RedisMark;
-  /** Told of the first failure of a row of them, be it of Redis or of a follower. */
-  readonly onFault: (fault: Fault) => void;
+  /** Told of the first failure of a row of them, and again after each minute of it: of Redis, or of a follower that could not take what Redis said. */
+  readonly onFault: (fault: Fault, of: "redis" | "follower") => void;
 }
 
 /**
@@ -74,7 +81,8 @@ export async function openRedisChangeFeed(
   const followings: Following[] = [];
   let place = NOWHERE;
   let currentAsOfMs = -Infinity;
-  let isFailing = false;
+  /** Of the row of failures that goes on; never, where none does. */
+  let faultToldMs = -Infinity;
   let isClosed = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
   /** Settles with the last poll that was asked for. */
@@ -95,16 +103,20 @@ export async function openRedisChangeFeed(
 
   async function poll(): Promise<void> {
     if (isClosed) throw new Fault("unavailable", "Cannot ask the change feed: closed");
+    let of: "redis" | "follower" = "redis";
     try {
       const sentAtMs = clock.monotonic();
       await readChanges();
+      of = "follower";
       await tellFollowers();
       currentAsOfMs = sentAtMs;
-      isFailing = false;
+      faultToldMs = -Infinity;
     } catch (thrown) {
       const fault = toFault(thrown);
-      if (!isFailing) onFault(fault);
-      isFailing = true;
+      if (clock.monotonic() - faultToldMs >= FAULT_TOLD_EVERY_MS) {
+        faultToldMs = clock.monotonic();
+        onFault(fault, of);
+      }
       throw fault;
     }
   }
@@ -114,7 +126,7 @@ export async function openRedisChangeFeed(
     const reply = mark.judge(
       await redis.run(
         POLL,
-        [redis.key(CHANGE_COUNT), redis.key(CHANGES), mark.hash() ?? redis.key(CHANGES)],
+        [redis.key(CHANGE_COUNT), redis.key(CHANGES), redis.key("probe"), mark.hash() ?? redis.key(CHANGES)],
         [String(place.count), place.last, ...mark.words()],
       ),
     );

@@ -101,6 +101,21 @@ async function recover(feed: ChangeFeed): Promise<void> {
   throw new Error("the feed did not recover");
 }
 
+feedTest(
+  "a master that takes no writes is not believed: what changes now may change elsewhere",
+  async (world) => {
+    const feed = await world.openFeed();
+    await feed.catchUp();
+    await world.server.cli("CONFIG", "SET", "min-replicas-to-write", "1");
+    await rejects(feed.catchUp(), isFault("unavailable"));
+    world.clock.advance(STALE_MS_MAX + 1);
+    strictEqual(feed.isCurrent(), false);
+    await world.server.cli("CONFIG", "SET", "min-replicas-to-write", "0");
+    await feed.catchUp();
+    strictEqual(feed.isCurrent(), true);
+  },
+);
+
 feedTest("changes of a quiet table are told to nobody, and take no place of others", async (world) => {
   const store = await world.openStore();
   const feed = await world.openFeed();
@@ -330,6 +345,11 @@ feedTest(
     deepStrictEqual(heard(), ["t l"]);
     strictEqual(feed.isCurrent(), false);
     deepStrictEqual(world.faults.map(({ message }) => message), ["TypeError: not now"]);
+    // It is told again while it lasts, once a minute.
+    world.clock.advance(60_000);
+    await rejects(feed.catchUp(), isFault("internal"));
+    await rejects(feed.catchUp(), isFault("internal"));
+    strictEqual(world.faults.length, 2);
     fails = false;
     await feed.catchUp();
     strictEqual(feed.isCurrent(), true);
