@@ -10,7 +10,7 @@ const GATHER_MS = 50;
 /** Sums that wait for a failing SQLite at most. */
 const GATHERED_MAX = 10_000;
 /** Settled holds kept in mind: more than are settled while anybody may still try again. */
-const SETTLED_MAX = 100_000;
+const SETTLED_MAX = 20_000;
 
 /** Tallies of many requests, written as one. */
 interface Batch {

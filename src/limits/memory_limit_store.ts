@@ -10,6 +10,9 @@ import { RecentMap } from "./recent_map.ts";
 /** Of each kind so many are kept in mind at most. */
 const CELLS_MAX = 100_000;
 
+/** Settled holds kept in mind: who asks here is answered at once, and settles a hold again only by mistake. */
+const SETTLED_MAX = 10_000;
+
 interface Bucket {
   level: number;
   atMs: number;
@@ -32,7 +35,7 @@ interface Place {
  * - rates that half of `cellsMax` others came after are forgotten and start with a whole quota;
  * - sums and places are kept until they end; where there are `cellsMax`, new ones are refused (Fault `unavailable`);
  * - of open holds the oldest is forgotten when there are more than `cellsMax`: what it took stays taken;
- * - a settled hold is forgotten when half of `cellsMax` others were settled after it.
+ * - a settled hold is forgotten when thousands of others were settled after it.
  */
 export function openMemoryLimitStore(clock: Clock, cellsMax: number = CELLS_MAX): LocalLimitStore {
   const buckets = new RecentMap<Bucket>(cellsMax);
@@ -40,7 +43,7 @@ export function openMemoryLimitStore(clock: Clock, cellsMax: number = CELLS_MAX)
   const places = new Map<string, Place>();
   /** When each open hold was taken. */
   const openHolds = new Map<string, number>();
-  const settledHolds = new RecentMap<true>(cellsMax);
+  const settledHolds = new RecentMap<true>(Math.min(cellsMax, SETTLED_MAX));
   let sumCount = 0;
   let heldCount = 0;
 
