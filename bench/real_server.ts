@@ -9,6 +9,8 @@ export function startRealServer(
   settings: Readonly<Record<string, string>> = {},
 ): ChildServer {
   return startChildServer("src/main.ts", {
+    // As `deno task start`, `serve` and the image have it: with an arena a thread, what is freed is not given back.
+    MALLOC_ARENA_MAX: "2",
     PORTCULLIS_DATA_DIR: dataDir,
     // One, as the bare worker is one, however many cores there are.
     PORTCULLIS_ENGINE_WORKERS: "1",
@@ -17,7 +19,8 @@ export function startRealServer(
 }
 
 function flags(variables: Record<string, string>): string[] {
-  const parsed = parseConfig({ variables, file: undefined, cores: 2, storeExists: () => true });
+  const { MALLOC_ARENA_MAX: _, ...settings } = variables;
+  const parsed = parseConfig({ variables: settings, file: undefined, cores: 2, storeExists: () => true });
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.mistakes));
   return permissionFlags(parsed.config, []);
 }

@@ -8,7 +8,9 @@ const ROOT = `${import.meta.dirname}/../..`;
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
   Deno.test(`${signal} lets running requests finish, records the stop, and ends with 0`, async () => {
     const dataDir = await Deno.makeTempDir();
-    const server = await startServerUnderTest({ dataDir });
+    // However busy the machine is: what runs gets the time that it needs.
+    const variables = { PORTCULLIS_SHUTDOWN_TIMEOUT_MS: "60000", PORTCULLIS_REQUEST_TIMEOUT_MS: "60000" };
+    const server = await startServerUnderTest({ dataDir, variables });
     try {
       await server.whenReady();
       const token = await server.signIn();
