@@ -10,7 +10,7 @@ export function startRealServer(
 ): ChildServer {
   return startChildServer("src/main.ts", {
     // As `deno task start`, `serve` and the image have it: with an arena a thread, what is freed is not given back.
-    MALLOC_ARENA_MAX: "2",
+    MALLOC_ARENA_MAX: "1",
     PORTCULLIS_DATA_DIR: dataDir,
     // One, as the bare worker is one, however many cores there are.
     PORTCULLIS_ENGINE_WORKERS: "1",
