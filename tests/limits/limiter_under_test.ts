@@ -79,9 +79,9 @@ function degraded(cell: LimitCell, more: Partial<GuardedCell> = {}): GuardedCell
 
 /** Waits until something holds; fails where it does not for a long time. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let turn = 0; turn < 4000; turn++) {
+  for (let turn = 0; turn < 24_000; turn++) {
     if (await holds()) return;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  ok(false, `${what}: not so after 20 s`);
+  ok(false, `${what}: not so after two minutes`);
 }
