@@ -26,6 +26,11 @@ export const ACTIONS = {
   "usage:read": "object",
   "ban:read": "system",
   "ban:write": "system",
+  "audit:read": "system",
+  "payload:read": "system",
+  "payload:destroy": "system",
+  "vault:rotate": "system",
+  "model:write": "system",
 } as const;
 
 /** What a route demands. */

@@ -27,8 +27,39 @@ export type AuditEvent =
     readonly settingsSha256: string;
   }
   | { readonly type: "server.stopped"; readonly reason: string }
-  | { readonly type: "model.accepted"; readonly model: string; readonly sha256: string }
+  | {
+    readonly type: "model.accepted";
+    readonly model: string;
+    readonly sha256: string;
+    /** The id of the key that signed its manifest, and the manifest's serial; null for a model without one. */
+    readonly signer: string | null;
+    readonly serial: number | null;
+  }
   | { readonly type: "model.refused"; readonly model: string; readonly reason: string }
+  /** A step in the life of a key that is no `object.changed`: durable before it is taken. Never the key. */
+  | {
+    readonly type: "key.changed";
+    readonly kind: "master" | "data" | "audit_signing" | "audit_sealing" | "payload";
+    readonly key: string;
+    readonly change: "made" | "rewrapped" | "destroyed";
+  }
+  /** Old entries are taken out of a segment, their hashes stay: durable before they go. */
+  | {
+    readonly type: "trail.thinned";
+    readonly segment: number;
+    /** Numbers of the segment's first and last entry. */
+    readonly first: number;
+    readonly last: number;
+    readonly removed: number;
+    readonly classes: readonly EventClass[];
+  }
+  /** An inference began before the server died, and nobody knows how it ended. Recorded at the next start. */
+  | Requester & {
+    readonly type: "inference.interrupted";
+    readonly model: string;
+    /** The number of its `inference.started`. */
+    readonly intent: number;
+  }
   | {
     readonly type: "user.created";
     readonly subject: string;
@@ -88,6 +119,27 @@ export type AuditEvent =
     /** Whole seconds since 1970; null: for good. */
     readonly untilSeconds: number | null;
   }
+  /** Somebody reads the trail: durable before the first entry is given. */
+  | Requester & {
+    readonly type: "audit.read";
+    readonly form: "page" | "jsonl" | "csv" | "payload";
+    /** What was looked for. */
+    readonly query: JsonValue;
+  }
+  /** A piece of what a model was asked or answered, sealed under the key of its subject. Only where the settings say so. */
+  | Requester & {
+    readonly type: "inference.payload";
+    readonly model: string;
+    readonly part: "input" | "output";
+    /** From 0. */
+    readonly piece: number;
+    readonly pieces: number;
+    /** Whether the rest was too long to be kept. */
+    readonly cut: boolean;
+    readonly key: string;
+    /** Base64url. */
+    readonly sealed: string;
+  }
   /** An allowed request that runs no model. */
   | Requester & { readonly type: "request.allowed"; readonly action: string; readonly object: string | null }
   | Requester & {
@@ -108,6 +160,9 @@ export type AuditEvent =
   }
   /** The outcome: exactly one for each `inference.started` of the same request. */
   | Requester & InferenceOutcome & { readonly type: "inference.finished" };
+
+/** For how long an event is kept: those about who did what to the server longer than those about its use. */
+export type EventClass = "security" | "activity";
 
 /** What an inference is about. */
 export interface InferenceSubject {

@@ -65,7 +65,8 @@ export async function openCatalog(options: {
     const vocabulary = readArtefact(folder, artefacts.vocabulary);
     if (graph.ok && vocabulary.ok) {
       models.set(id, servedModelOfCard(card.value, true));
-      await trail.record({ type: "model.accepted", model: id, sha256: artefacts.graph.sha256 });
+      const { sha256 } = artefacts.graph;
+      await trail.record({ type: "model.accepted", model: id, sha256, signer: null, serial: null });
       accept(card.value, { graph: graph.value, vocabulary: vocabulary.value });
     } else {
       models.set(id, servedModelOfCard(card.value, false));
