@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { printError, printLine } from "../src/telemetry/terminal.ts";
 import { LoadGenerator } from "./load_generator.ts";
 import { measureAgainst } from "./measure_against.ts";
+import { measureAudit } from "./measure_audit.ts";
 import { measureEmptyServer } from "./measure_empty_server.ts";
 import { measureGate } from "./measure_gate.ts";
 import { measureGateRedis } from "./measure_gate_redis.ts";
@@ -47,6 +48,7 @@ const PHASES: readonly Phase[] = [
   ["the gate beside bare Hono", measureGate],
   ["the gate with Redis beside the gate without", measureGateRedis],
   ["the gate beside a bare Hono proxy", measureProxy],
+  ["the audit trail", measureAudit],
   ["streams held open", measureHeldStreams],
   ["a server without a model", measureEmptyServer],
   ["the model beside the bare runtime", measureModel],

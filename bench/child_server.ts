@@ -33,7 +33,7 @@ export function benchFlags(): string[] {
 }
 
 /**
- * Starts `deno run FLAGS FILE PORT`.
+ * Starts `deno run FLAGS FILE PORT PARAMETERS`.
  *
  * @param settings variables by their whole names; a function gets the port that was chosen
  * @param flags under these settings
@@ -44,13 +44,14 @@ export function startChildServer(
   settings: Readonly<Record<string, string>>,
   flags: (variables: Record<string, string>) => string[],
   checkout: string = CHECKOUT,
+  parameters: readonly string[] = [],
 ): ChildServer {
   const port = freePort();
   const variables = { ...OPEN_LIMITS, ...settings, PORTCULLIS_PORT: String(port) };
   const others = Object.entries(Deno.env.toObject()).filter(([name]) => !name.startsWith("PORTCULLIS_"));
   const startedMs = systemClock.monotonic();
   const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...flags(variables), file, String(port)],
+    args: ["run", ...flags(variables), file, String(port), ...parameters],
     cwd: checkout,
     clearEnv: true,
     env: { ...Object.fromEntries(others), ...variables, NO_COLOR: "1" },

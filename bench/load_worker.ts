@@ -18,6 +18,8 @@ export interface LoadReport {
   readonly elapsedMs: number;
   /** Of each stream: from before the request to the first byte of the body. */
   readonly firstByteMs: readonly number[];
+  /** Of each answer: from before the request to its last byte. */
+  readonly answerMs: readonly number[];
 }
 
 const BUFFER_BYTES = 64 * 1024;
@@ -34,19 +36,22 @@ async function load({ port, requests, connections, durationMs }: LoadOrder): Pro
   let answers = 0;
   const refusals: number[] = [];
   const firstByteMs: number[] = [];
+  const answerMs: number[] = [];
   const startMs = performance.now();
   await Promise.all(sockets.map(async (socket) => {
     const buffer = new Uint8Array(BUFFER_BYTES);
     while (performance.now() - startMs < durationMs) {
       const request = requests[answers++ % requests.length];
       if (request === undefined) throw new Error("Cannot put load on a server: there are no requests");
+      const askedMs = performance.now();
       const status = await exchange(socket, request, buffer, firstByteMs);
+      answerMs.push(performance.now() - askedMs);
       if (status !== 200) refusals.push(status);
     }
   }));
   const elapsedMs = performance.now() - startMs;
   for (const socket of sockets) socket.close();
-  return { answers, refusals, elapsedMs, firstByteMs };
+  return { answers, refusals, elapsedMs, firstByteMs, answerMs };
 }
 
 /** One request and its whole answer; the status. Answers have a head that fits in the buffer. */

@@ -14,6 +14,8 @@ export interface ServerRound {
   readonly mainBusy: number;
   /** Of each stream: until the first byte of its body. */
   readonly firstByteMs: readonly number[];
+  /** Of each answer: until its last byte. */
+  readonly answerMs: readonly number[];
 }
 
 export async function runRound(
@@ -24,7 +26,7 @@ export async function runRound(
   durationMs: number,
 ): Promise<ServerRound> {
   const before = await cpuTime(pid);
-  const { answers, elapsedMs, firstByteMs } = await generator.run(target, connections, durationMs);
+  const { answers, elapsedMs, firstByteMs, answerMs } = await generator.run(target, connections, durationMs);
   const after = await cpuTime(pid);
   const microseconds = (part: keyof CpuTime) => (after[part] - before[part]) * 1000 / answers;
   return {
@@ -33,6 +35,7 @@ export async function runRound(
     cpu: { total: microseconds("totalMs"), main: microseconds("mainMs"), workers: microseconds("workersMs") },
     mainBusy: (after.mainMs - before.mainMs) / elapsedMs,
     firstByteMs,
+    answerMs,
   };
 }
 

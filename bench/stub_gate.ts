@@ -1,5 +1,6 @@
 // Stub gate: the gate before the stub model, in a process of its own, and the one request that is sent to it.
 import { deepStrictEqual } from "node:assert/strict";
+import type { BenchTrail } from "./bench_trail.ts";
 import { benchFlags, CHECKOUT, type ChildServer, startChildServer } from "./child_server.ts";
 import type { LoadTarget } from "./load_generator.ts";
 import { STUB_ID } from "./stub_model.ts";
@@ -12,11 +13,13 @@ const BODY = JSON.stringify({ model: STUB_ID, input: "The quick brown fox jumps 
  * @param options.checkout whose gate it is; this one's by default
  */
 export function startStubGate(
-  { dataDir, modelsDir, logLevel = "error", redisUrl, checkout = CHECKOUT }: {
+  { dataDir, modelsDir, logLevel = "error", redisUrl, trail, checkout = CHECKOUT }: {
     readonly dataDir: string;
     readonly modelsDir: string;
     readonly logLevel?: "error" | "info";
     readonly redisUrl?: string;
+    /** Default: the server's own. */
+    readonly trail?: BenchTrail;
     readonly checkout?: string;
   },
 ): ChildServer {
@@ -26,7 +29,13 @@ export function startStubGate(
     PORTCULLIS_LOG_LEVEL: logLevel,
     ...(redisUrl === undefined ? {} : { PORTCULLIS_REDIS_URL: redisUrl }),
   };
-  return startChildServer("bench/gate_server.ts", settings, benchFlags, checkout);
+  return startChildServer(
+    "bench/gate_server.ts",
+    settings,
+    benchFlags,
+    checkout,
+    trail === undefined ? [] : [trail],
+  );
 }
 
 /** One short text to be embedded. */

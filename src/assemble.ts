@@ -3,8 +3,8 @@ import { hash } from "node:crypto";
 import type { ModelRole } from "./access/model_role.ts";
 import { capsOf, DEFAULT_CAPS, type RequestCaps, type RoleCaps } from "./access/request_caps.ts";
 import {
-  type AcceptedModel,
   closeUpstreams,
+  type Engines,
   openEngines,
   openUpstreams,
   servedModelOfSetting,
@@ -12,10 +12,15 @@ import {
 } from "./assembly/engines.ts";
 import { type Identity, openIdentity } from "./assembly/identity.ts";
 import { addressRanges, openLimits } from "./assembly/limits.ts";
-import { type Opened, openTrust } from "./assembly/trust.ts";
-import { auditFolders, type AuditTrail } from "./audit/audit_trail.ts";
+import { type Opened, type OpenedTrust, openTrust } from "./assembly/trust.ts";
+import { type AuditArchive, openAuditArchive } from "./audit/archive/audit_archive.ts";
+import { auditFolders } from "./audit/audit_trail.ts";
+import { openPayloadKeys } from "./audit/payload_keys.ts";
+import { keptParts } from "./audit/payload_policy.ts";
+import { PLAIN_SUBJECTS, pseudonymousSubjects } from "./audit/subject_labels.ts";
 import { hasServed, START_FAILED } from "./audit/has_served.ts";
 import type { Config } from "./config/config.ts";
+import { type SettingName, SETTINGS } from "./config/schema.ts";
 import { encodeBase64url } from "./encoding/base64url.ts";
 import { canonicalJson } from "./encoding/canonical_json.ts";
 import type { EngineTable } from "./engines/engine_table.ts";
@@ -37,9 +42,14 @@ import { openAdmission } from "./inference/admission.ts";
 import { openRunInference } from "./inference/run_inference.ts";
 import { openPressure } from "./limits/pressure.ts";
 import { type Catalog, openCatalog } from "./registry/catalog.ts";
+import { openModelRecords } from "./registry/model_records.ts";
+import { openModelSigners } from "./registry/model_signers.ts";
 import { type Log, openLog, standardOutput } from "./telemetry/log.ts";
 import { type Clock, systemClock } from "./time/clock.ts";
 import type { KeyRing } from "./vault/key_ring.ts";
+import { makePrivateFolder } from "./vault/private_file.ts";
+import type { VaultRotation } from "./vault/rotation.ts";
+import { sealedTable } from "./vault/sealed_store.ts";
 
 /** Version of the server; for the trail and for authenticated callers. */
 export const VERSION = "0.1.0";
@@ -52,6 +62,7 @@ export interface Portcullis {
   readonly routes: readonly AnyRoute[];
   readonly catalog: Catalog;
   readonly identity: Identity;
+  readonly rotation: VaultRotation;
   readonly log: Log;
   /** The first user's password where this start made it up; shown once, kept nowhere. */
   readonly generatedPassword: string | undefined;
@@ -128,21 +139,39 @@ async function openParts(
     settingsSha256: settingsDigest(config),
   });
 
-  // Rooms: models, engines, identity.
-  const accepted: AcceptedModel[] = [];
-  const catalog = await openCatalog({
-    modelsDirectory: config.modelsDir,
-    trail,
-    log,
-    upstreamModels: config.upstreamModels.map(servedModelOfSetting),
-    accept: (card, artefacts) => accepted.push({ card, artefacts }),
-  });
+  // Rooms: engines, models, identity.
   const upstreams = replacements.engines === undefined
     ? openUpstreams(config, clock, log)
     : new Map<string, Upstream>();
   opened.push(() => closeUpstreams(upstreams));
-  const engines = replacements.engines ?? openEngines(accepted, upstreams, config, clock, log);
+  let underWayOn = (_modelId: string): number => 0;
+  const engines: EngineTable & Partial<Engines> = replacements.engines ??
+    openEngines(upstreams, config, clock, log, (modelId) => underWayOn(modelId));
   opened.push(() => engines.close());
+  // The server is not ready before they are; what is enabled later warms up beside the others.
+  const firstModels = new Set<string>();
+  let isStarting = true;
+  const catalog = await openCatalog({
+    modelsDirectory: config.modelsDir,
+    trail,
+    log,
+    judge: {
+      records: openModelRecords(trust.store, keyRing),
+      signers: openModelSigners(sealedTable(trust.store, keyRing, "model_signers"), config.modelSigners),
+      plain: config.modelsPlain,
+    },
+    feed,
+    upstreamModels: config.upstreamModels.map(servedModelOfSetting),
+    accept(card, artefacts) {
+      if (isStarting) firstModels.add(card.id);
+      engines.start?.(card, artefacts);
+    },
+    drop(id) {
+      firstModels.delete(id);
+      engines.stop?.(id);
+    },
+  });
+  isStarting = false;
 
   const identity = await trust.alone(() => openIdentity(trust, config, clock, log, opened));
   const { users, signingKeys } = identity;
@@ -152,9 +181,10 @@ async function openParts(
   const isModelReady = (id: string): boolean => engines.get(id)?.state() === "ready";
   const roleCaps = roleCapsOf(config);
   const isReady = (): boolean =>
-    !draining && trail.healthy() && feed.isCurrent() && accepted.every(({ card }) => isModelReady(card.id));
+    !draining && trail.healthy() && feed.isCurrent() && [...firstModels].every(isModelReady);
   const limits = await openLimits(trust, config, clock, log, opened);
   const tiers = rateTiers(config);
+  const payloadKeys = openPayloadKeys({ ...trust, clock });
   const runInference = openRunInference({
     catalog,
     engines,
@@ -165,12 +195,22 @@ async function openParts(
       clock,
     }),
     capsOf: (principal) => capsOf(principal, roleCaps),
+    payloads: config.auditPayloads.length === 0 ? undefined : {
+      partsOf: (model, { roles }) => keptParts(config.auditPayloads, model, roles),
+      keyOf: payloadKeys.keyOf,
+    },
     log,
     clock,
   });
+  underWayOn = (modelId) => runInference.underWayOn(modelId);
   const labelAddress = config.auditAddresses === "plain"
     ? (address: string) => address
     : addressPseudonyms(keyRing);
+  const subjects = config.auditSubjects === "plain"
+    ? PLAIN_SUBJECTS
+    : pseudonymousSubjects((text) => keyRing.pseudonym("subject", text), config.publicUrl);
+  const archive = openArchive(config.dataDir, trust, log);
+  opened.push(() => archive.close());
   const pressure = openPressure({
     lagMsMax: config.loopLagMsMax,
     atOnceMax: config.inferencesAtOnceMax,
@@ -186,12 +226,16 @@ async function openParts(
     log,
     trail,
     ...identity,
+    vault: trust.rotation,
     issuer: config.publicUrl,
     externalIssuers: config.issuers.map(({ issuer }) => issuer),
     challenge: challenges(config.publicUrl),
     jwks: () => signingKeys.jwks(),
     labelAccount: (username) => keyRing.pseudonym("account", username),
     labelAddress,
+    subjects,
+    archive,
+    payloadKeys,
     ...limits,
     rateTiers: tiers,
     pressure,
@@ -202,6 +246,7 @@ async function openParts(
     allowedHosts: allowedHosts(config),
     trustedProxies: addressRanges(config.trustedProxies),
     catalog,
+    models: catalog,
     door: openInferenceDoor({
       catalog,
       runInference,
@@ -218,19 +263,20 @@ async function openParts(
     isReady,
     isModelReady,
     modelCounts() {
-      const states = engines.states();
-      return { ready: states.filter(({ state }) => state === "ready").length, total: states.length };
+      const served = catalog.list().filter(({ accepted }) => accepted);
+      return { ready: served.filter(({ id }) => isModelReady(id)).length, total: served.length };
     },
     version: VERSION,
   };
   const routes = routeTable(parts);
   // Last, so that nothing can fail between the making of a password and the showing of it.
-  const generatedPassword = await trust.alone(() => ensureFirstUser(users, trail, log, config));
+  const generatedPassword = await trust.alone(() => ensureFirstUser(users, trust, log, config));
   return {
     app: createApp(parts, routes),
     routes,
     catalog,
     identity,
+    rotation: trust.rotation,
     log,
     generatedPassword,
     isReady,
@@ -258,7 +304,7 @@ function roleCapsOf({ roleCaps }: Config): RoleCaps {
 /** In an empty store, makes the first user; returns its password where it was made up here. */
 async function ensureFirstUser(
   users: Users,
-  trail: AuditTrail,
+  { trail, trailKeys }: Pick<OpenedTrust, "trail" | "trailKeys">,
   log: Log,
   { adminPassword: configured, dataDir, mode }: Config,
 ): Promise<string | undefined> {
@@ -269,7 +315,7 @@ async function ensureFirstUser(
     return undefined;
   }
   // Or whoever loses the store gets the first password back, whatever became of it since.
-  if (mode === "production" && hasServed(auditFolders(dataDir).directory)) {
+  if (mode === "production" && hasServed(auditFolders(dataDir).directory, trailKeys.sealingKeys())) {
     throw new Fault(
       "unavailable",
       "Cannot make the first user: the store has no user, but this data folder has served before: restore the store, or start with " +
@@ -301,6 +347,18 @@ function allowedHosts(config: Config): ReadonlySet<string> {
   return new Set([new URL(config.publicUrl).host, ...loopback, ...config.allowedHosts]);
 }
 
+/** What auditors search with. Its index is derived from the trail, and made anew where it is missing. */
+function openArchive(dataDir: string, { keyRing, trailKeys }: OpenedTrust, log: Log): AuditArchive {
+  const indexDirectory = `${dataDir}/audit-index`;
+  makePrivateFolder(indexDirectory);
+  return openAuditArchive({
+    folders: { ...auditFolders(dataDir), indexDirectory },
+    key: keyRing.keyedHash("audit_index", "words"),
+    keys: trailKeys,
+    log,
+  });
+}
+
 /** Pseudonyms with a bounded memory: the same few addresses come at every request. */
 function addressPseudonyms(keyRing: KeyRing): (address: string) => string {
   const known = new Map<string, string>();
@@ -318,8 +376,8 @@ function addressPseudonyms(keyRing: KeyRing): (address: string) => string {
 
 /** SHA-256 over the settings without the secrets, so that an auditor sees when they changed. */
 function settingsDigest(config: Config): string {
-  const { adminPassword: _, masterKey: __, signingKey: ___, upstreamKeys: ____, redisUrl: _____, ...open } =
-    config;
+  const open = (Object.keys(SETTINGS) as SettingName[]).filter((name) => !SETTINGS[name].secret);
   // Through JSON text, which leaves out what is not set.
-  return hash("sha256", canonicalJson(JSON.parse(JSON.stringify(open))), "hex");
+  const text = JSON.stringify(Object.fromEntries(open.map((name) => [name, config[name]])));
+  return hash("sha256", canonicalJson(JSON.parse(text)), "hex");
 }

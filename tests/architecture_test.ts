@@ -79,7 +79,13 @@ const POWERS: readonly {
   {
     power: "calls to other hosts",
     pattern: /(?<![.\w])fetch\(|\bDeno\.connect/,
-    homes: ["engines/upstream", "identity/oidc", "cli/health_check.ts"],
+    homes: [
+      "engines/upstream",
+      "identity/oidc",
+      "vault/transit_master_key.ts",
+      "audit/sinks",
+      "cli/health_check.ts",
+    ],
   },
   {
     power: "files",

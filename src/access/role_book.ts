@@ -1,10 +1,9 @@
 // Role book: every role there is, built-in and custom. Known in memory, for it is asked at every request; kept in the store.
 import type { JsonValue } from "../encoding/canonical_json.ts";
-import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { Fault } from "../faults/fault.ts";
 import type { ChangeFeed } from "../store/change_feed.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
-import { everyRecord, type SealedRecord, type SealedTable } from "../vault/sealed_store.ts";
+import { everyRecord, isSameVersion, type SealedRecord, type SealedTable } from "../vault/sealed_store.ts";
 import { formatGrant, type Grant, parseGrant } from "./grant.ts";
 import { BUILT_IN_ROLES, OWN_GRANTS, type Role } from "./role.ts";
 
@@ -91,7 +90,7 @@ export async function openRoleBook(
   /** The same object while the record is the same: whoever found the role before may go on to change it. */
   function keptOf({ key, value, version }: SealedRecord): KeptRole {
     const known = custom.get(key);
-    return known !== undefined && constantTimeEqual(known.version, version)
+    return known !== undefined && isSameVersion(known.version, version)
       ? known
       : { role: parseRole(value), version };
   }

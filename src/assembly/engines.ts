@@ -1,5 +1,6 @@
 // Assembly of engines: the models of this process, the upstreams, and the models that those serve.
 import type { Config } from "../config/config.ts";
+import type { Engine } from "../engines/engine.ts";
 import { createEngineTable, type EngineTable } from "../engines/engine_table.ts";
 import { openOnnxEngine } from "../engines/onnx/onnx_engine.ts";
 import { runtimeWasmUrl } from "../engines/onnx/runtime_wasm.ts";
@@ -10,8 +11,9 @@ import { openUpstream, type Upstream } from "../engines/upstream/upstream.ts";
 import { openUpstreamEngine } from "../engines/upstream/upstream_engine.ts";
 import type { UpstreamSettings } from "../engines/upstream/upstream_settings.ts";
 import type { Wire } from "../engines/upstream/wire.ts";
-import type { ModelArtefacts } from "../registry/catalog.ts";
+import { toFault } from "../faults/fault.ts";
 import type { ModelCard } from "../registry/model_card.ts";
+import type { ModelArtefacts } from "../registry/model_folder.ts";
 import type { ServedModel } from "../registry/served_model.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
@@ -19,37 +21,76 @@ import { readCertificates } from "./certificates.ts";
 
 const WARM_POLL_MS = 20;
 
-/** A model of this process whose files were accepted. */
-export interface AcceptedModel {
-  readonly card: ModelCard;
-  readonly artefacts: ModelArtefacts;
+/** The engines, of which those of this process come and go with their models. */
+export interface Engines extends EngineTable {
+  /** Opens an engine for a model whose files were accepted; one that it had ends once it has nothing to do. */
+  start(card: ModelCard, artefacts: ModelArtefacts): void;
+  /** Ends a model's engine, and frees what it holds, once it has nothing to do. Engines of upstream models stay: they hold nothing. */
+  stop(modelId: string): void;
 }
 
-/** Engines for the accepted models and for those of upstreams. */
+/**
+ * Engines for the models of upstreams; those of this process are started one by one.
+ *
+ * @param underWayOn how many inferences are under way on a model
+ */
 export function openEngines(
-  models: readonly AcceptedModel[],
   upstreams: ReadonlyMap<string, Upstream>,
   config: Config,
   clock: Clock,
   log: Log,
-): EngineTable {
-  const runtimeWasm = models.length === 0 ? new Uint8Array() : Deno.readFileSync(runtimeWasmUrl);
-  const own = models.map(({ card, artefacts }) =>
-    openOnnxEngine({
-      card,
-      ...artefacts,
-      runtimeWasm,
-      workers: config.engineWorkers,
-      queueMax: config.engineQueueMax,
-      clock,
-      onFault: (fault) => log.write("error", "engine.fault", { model: card.id, reason: fault.message }),
-    })
-  );
-  const behind = config.upstreamModels.map(({ id, servedBy, routing }) => {
+  underWayOn: (modelId: string) => number,
+): Engines {
+  const table = createEngineTable(config.upstreamModels.map(({ id, servedBy, routing }) => {
     const replicas = servedBy.map(({ upstream, model = id, weight }) => ({ upstream, model, weight }));
     return openUpstreamEngine({ model: { id, routing, replicas }, upstreams, clock });
-  });
-  return createEngineTable([...own, ...behind]);
+  }));
+  const own = new Set<Engine>();
+  const ending = new Set<Promise<void>>();
+  let isClosing = false;
+  let runtimeWasm: Uint8Array | undefined;
+
+  /** What was begun on it ends by itself; the bound is for what never does. */
+  async function end(engine: Engine): Promise<void> {
+    const endsMs = clock.monotonic() + config.requestTimeoutMs;
+    while (underWayOn(engine.modelId) > 0 && !isClosing && clock.monotonic() < endsMs) {
+      await new Promise((resolve) => setTimeout(resolve, WARM_POLL_MS));
+    }
+    table.remove(engine);
+    await engine.close();
+  }
+  function stop(modelId: string): void {
+    const engine = table.get(modelId);
+    if (engine === undefined || !own.delete(engine)) return;
+    const ended = end(engine).catch((thrown) =>
+      log.write("error", "engine.fault", { model: modelId, reason: toFault(thrown).message })
+    ).finally(() => ending.delete(ended));
+    ending.add(ended);
+  }
+
+  return {
+    ...table,
+    start(card, artefacts) {
+      stop(card.id);
+      runtimeWasm ??= Deno.readFileSync(runtimeWasmUrl);
+      const engine = openOnnxEngine({
+        card,
+        ...artefacts,
+        runtimeWasm,
+        workers: config.engineWorkers,
+        queueMax: config.engineQueueMax,
+        clock,
+        onFault: (fault) => log.write("error", "engine.fault", { model: card.id, reason: fault.message }),
+      });
+      own.add(engine);
+      table.put(engine);
+    },
+    stop,
+    async close() {
+      isClosing = true;
+      await Promise.all([table.close(), ...ending]);
+    },
+  };
 }
 
 const WIRES: Readonly<Record<UpstreamSettings["kind"], Wire>> = {

@@ -1,7 +1,7 @@
 // Assembly of limits: where they are counted, what happens while that fails, bans, and pressure.
 import type { Config } from "../config/config.ts";
-import { limitsFile } from "../config/environment.ts";
 import { type AddressRange, parseAddressRange } from "../encoding/ip_address.ts";
+import { Fault } from "../faults/fault.ts";
 import { BAN_TABLE, type BanList, openBanList } from "../limits/ban_list.ts";
 import { openEmbeddedLimitStore } from "../limits/embedded_limit_store.ts";
 import { readyPolicies, type ReadyPolicy } from "../limits/limit_policy.ts";
@@ -11,11 +11,9 @@ import { openMemoryStrikes } from "../limits/memory_strikes.ts";
 import { openMemoryLimitStore } from "../limits/memory_limit_store.ts";
 import { openRedisLimitStore } from "../limits/redis_limit_store.ts";
 import { openRedisStrikes } from "../limits/redis_strikes.ts";
-import { openSqliteLimitStore } from "../limits/sqlite_limit_store.ts";
 import type { Strikes } from "../limits/strikes.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
-import { makePrivateFile } from "../vault/private_file.ts";
 import { sealedTable } from "../vault/sealed_store.ts";
 import type { Opened, Trust } from "./trust.ts";
 
@@ -41,7 +39,7 @@ export async function openLimits(
 ): Promise<Limits> {
   const { store, keyRing, feed, redis } = trust;
   const limiter = openLimiter({
-    store: openStore(trust, config, clock),
+    store: openStore(trust, clock),
     local: openMemoryLimitStore(clock),
     degradedFraction: config.degradedPercent / 100,
     clock,
@@ -75,11 +73,8 @@ export function addressRanges(texts: readonly string[]): readonly AddressRange[]
   });
 }
 
-function openStore({ redis }: Trust, { dataDir }: Config, clock: Clock): LimitStore {
+function openStore({ redis, sums }: Trust, clock: Clock): LimitStore {
   if (redis !== undefined) return openRedisLimitStore(redis);
-  makePrivateFile(limitsFile(dataDir));
-  return openEmbeddedLimitStore(
-    openMemoryLimitStore(clock),
-    openSqliteLimitStore(limitsFile(dataDir), clock),
-  );
+  if (sums === undefined) throw new Fault("internal", "Cannot count: no store of sums is open");
+  return openEmbeddedLimitStore(openMemoryLimitStore(clock), sums);
 }

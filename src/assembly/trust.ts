@@ -1,10 +1,13 @@
 // Assembly of matter and trust: the store (of this data folder, or shared), its keys, and the data folder's audit trail.
 import { auditFolders, type AuditTrail, openAuditTrail } from "../audit/audit_trail.ts";
+import type { AuditSinks } from "../audit/sinks/audit_sinks.ts";
+import { lastWritten, openRetention } from "../audit/retention.ts";
+import { type OpenTrailKeys, openTrailKeys } from "../audit/trail_keys.ts";
 import type { Config } from "../config/config.ts";
-import { storeFile } from "../config/environment.ts";
 import { parseRedisAddress } from "../config/redis_setting.ts";
 import { newId } from "../encoding/ids.ts";
-import { Fault } from "../faults/fault.ts";
+import { Fault, toFault } from "../faults/fault.ts";
+import type { SumStore } from "../limits/embedded_limit_store.ts";
 import { type ChangeFeed, NO_OTHERS } from "../store/change_feed.ts";
 import { openRedis } from "../store/redis/open_redis.ts";
 import type { Redis } from "../store/redis/redis.ts";
@@ -12,14 +15,18 @@ import { openRedisChangeFeed } from "../store/redis_change_feed.ts";
 import { openRedisMark } from "../store/redis_mark.ts";
 import { openRedisRecordStore, type RedisRecordStore } from "../store/redis_record_store.ts";
 import type { RecordStore } from "../store/record_store.ts";
-import { openSqliteRecordStore } from "../store/sqlite_record_store.ts";
 import { withStartLock } from "../store/start_lock.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import { type KeyRing, openKeyRing } from "../vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../vault/master_key.ts";
-import { makePrivateFile, makePrivateFolder, readOrMakePrivateFile } from "../vault/private_file.ts";
+import type { MasterKey } from "../vault/master_key.ts";
+import { makePrivateFolder } from "../vault/private_file.ts";
+import { openResealedStore } from "../vault/resealed_store.ts";
+import { type DataKeyChange, openVaultRotation, type VaultRotation } from "../vault/rotation.ts";
 import { readCertificates } from "./certificates.ts";
+import { openDataThread } from "./data_thread.ts";
+import { openMasterKey } from "./master_key.ts";
+import { openSinks } from "./sinks.ts";
 
 /** Where records rest. */
 interface Matter {
@@ -28,6 +35,8 @@ interface Matter {
   readonly feed: ChangeFeed;
   /** What instances share; undefined: this one is alone. */
   readonly redis: Redis | undefined;
+  /** Where sums of limits rest that are this instance's own; undefined: they are in Redis. */
+  readonly sums: SumStore | undefined;
   /** Does what only one instance may do at a time, such as making what is made once. */
   alone<Value>(act: () => Promise<Value>): Promise<Value>;
 }
@@ -39,10 +48,21 @@ interface OpenedMatter {
   readonly requireMark: RedisRecordStore["requireMark"];
 }
 
-/** What everything else rests on. */
-export interface Trust extends Matter {
+/** Records and the keys that open them. */
+export interface Vault extends Matter {
   readonly keyRing: KeyRing;
+}
+
+/** What everything else rests on. */
+export interface Trust extends Vault {
   readonly trail: AuditTrail;
+}
+
+/** What is opened at a start. */
+export interface OpenedTrust extends Trust {
+  /** What signs and seals the trail. */
+  readonly trailKeys: OpenTrailKeys;
+  readonly rotation: VaultRotation;
 }
 
 /** How parts are undone: the last opened first. */
@@ -62,13 +82,20 @@ const QUIET_TABLES: readonly string[] = [
   "user_sessions",
 ];
 
+/** Of the time of a rotation of the data keys, the part that it works; the rest is for requests. */
+const ROTATION_SHARE = 0.25;
+/** What was sealed under the key before is written by then, where no other instance has to hear of the new one first. */
+const ROTATION_SETTLE_MS = 1000;
 /** Events that may wait for the disk; each is about 500 bytes. */
 const AUDIT_WAITING_MAX = 10_000;
+/** Old entries of the trail go within an hour. */
+const RETENTION_EVERY_MS = 3_600_000;
 
 /**
  * Opens the data folder, and the shared store where there is one. One process a folder: the trail is locked.
  *
  * @param beforeTrailCloses what is recorded last
+ * @param rotationShare the part of its time that a rotation of the data keys works
  * @throws Fault `unavailable` with the part that could not be opened and why
  */
 export async function openTrust(
@@ -77,37 +104,125 @@ export async function openTrust(
   log: Log,
   opened: Opened,
   beforeTrailCloses: (trail: AuditTrail) => Promise<void> = () => Promise.resolve(),
-): Promise<Trust> {
+  rotationShare: number = ROTATION_SHARE,
+): Promise<OpenedTrust> {
   const { dataDir } = config;
-  makePrivateFolder(dataDir);
-  const masterKey = parseMasterKey(
-    config.masterKey ?? await readOrMakePrivateFile(`${dataDir}/master.key`, generateMasterKey),
-  );
-  const { matter, requireMark } = config.redisUrl === undefined
-    ? openOwnMatter(dataDir, clock, opened)
-    : await openSharedMatter(config.redisUrl, config, clock, log, opened);
-  const keyRing = await matter.alone(() => openKeyRing(matter.store, masterKey, clock));
-  requireMark(keyRing.mark);
+  const { vault, masterKey, storeAsItIs } = await openKeys(config, clock, log, opened);
+  const { store, feed, keyRing } = vault;
+  const sealed = config.auditAtRest === "sealed";
+  const trailKeys = await vault.alone(() => openTrailKeys({ store, keyRing, feed, clock, sealed }));
+  const folders = auditFolders(dataDir);
+  const lastWrittenMs = lastWritten(folders.directory);
   const trail = await openAuditTrail({
-    ...auditFolders(dataDir),
+    ...folders,
     clock,
     segmentBytesMax: config.auditSegmentBytesMax,
     timeoutMs: config.auditTimeoutMs,
     waitingMax: AUDIT_WAITING_MAX,
+    keys: trailKeys.current(),
+    sealed,
+    sealingKeys: () => trailKeys.sealingKeys(),
+    checkpointEntriesMax: config.auditCheckpointEntries,
+    checkpointMs: config.auditCheckpointMs,
+    onCheckpointFailed: (fault) => log.write("error", "audit.checkpoint_failed", { reason: fault.message }),
+    onSealingKeyWorn: () =>
+      trailKeys.renewSealing((kind, key) => trail.record({ type: "key.changed", kind, key, change: "made" }))
+        .catch((thrown) =>
+          log.write("error", "audit.sealing_key_not_renewed", { reason: toFault(thrown).message })
+        ),
   });
+  trailKeys.onChange((keys) => trail.useKeys(keys));
+  let sinks: AuditSinks | undefined;
+  // Closed after the trail: they ship its last entries.
+  opened.push(() => sinks?.close());
   opened.push(async () => {
     await beforeTrailCloses(trail);
     await trail.close();
   });
-  return { ...matter, keyRing, trail };
+  const retention = openRetention({
+    ...folders,
+    keys: trailKeys.current,
+    securityDays: config.auditSecurityDays,
+    activityDays: config.auditActivityDays,
+    clock,
+    trail,
+    log,
+    everyMs: RETENTION_EVERY_MS,
+    lastWrittenMs,
+  });
+  opened.push(() => retention.close());
+  sinks = openSinks(config, log, () => trailKeys.sealingKeys());
+  // Made before there was a trail that could say so.
+  for (const { kind, key } of trailKeys.made) {
+    await trail.record({ type: "key.changed", kind, key, change: "made" });
+  }
+  const rotation = await openRotation();
+  opened.push(() => rotation.close());
+  return { ...vault, trail, trailKeys, rotation };
+
+  async function openRotation(): Promise<VaultRotation> {
+    const recordKey = (key: string, change: DataKeyChange): Promise<void> =>
+      trail.record({ type: "key.changed", kind: "data", key, change });
+    // Where the settings have put another master key first.
+    await keyRing.rewrap((key) => recordKey(key, "rewrapped")).catch((thrown) =>
+      log.write("warn", "vault.keys_not_rewrapped", { reason: toFault(thrown).message })
+    );
+    return await openVaultRotation({
+      store: storeAsItIs,
+      keyRing,
+      master: masterKey,
+      clock,
+      feed,
+      isShared: vault.redis !== undefined,
+      settleMs: vault.redis === undefined ? ROTATION_SETTLE_MS : 2 * config.storeStaleMsMax,
+      share: rotationShare,
+      recordKey,
+      rotateOthers: () =>
+        trailKeys.rotate((kind, key) => trail.record({ type: "key.changed", kind, key, change: "made" })),
+      onFault: (fault, is) =>
+        is === "blocked"
+          ? log.write("error", "vault.rotation_blocked", { reason: fault.message })
+          : log.write("warn", "vault.rotation_waits", { reason: fault.message }),
+    });
+  }
 }
 
-function openOwnMatter(dataDir: string, clock: Clock, opened: Opened): OpenedMatter {
-  makePrivateFile(storeFile(dataDir));
-  const store = openSqliteRecordStore(storeFile(dataDir), clock);
-  opened.push(() => store.close());
+/** Opens store and keys alone. Without the trail, which is of one process, this can be done beside a server. */
+export async function openVault(config: Config, clock: Clock, log: Log, opened: Opened): Promise<Vault> {
+  return (await openKeys(config, clock, log, opened)).vault;
+}
+
+async function openKeys(config: Config, clock: Clock, log: Log, opened: Opened): Promise<{
+  readonly vault: Vault;
+  readonly masterKey: MasterKey;
+  /** Not as rooms see it. */
+  readonly storeAsItIs: RecordStore;
+}> {
+  const { dataDir } = config;
+  makePrivateFolder(dataDir);
+  const masterKey = await openMasterKey(config, (close) => opened.push(close));
+  const { matter, requireMark } = config.redisUrl === undefined
+    ? openOwnMatter(dataDir, config.auditTimeoutMs, clock, opened)
+    : await openSharedMatter(config.redisUrl, config, clock, log, opened);
+  const keyRing = await matter.alone(() => openKeyRing(matter.store, masterKey, clock, matter.feed));
+  requireMark(keyRing.mark);
+  const store = openResealedStore(matter.store);
+  return { vault: { ...matter, store, keyRing }, masterKey, storeAsItIs: matter.store };
+}
+
+function openOwnMatter(dataDir: string, timeoutMs: number, clock: Clock, opened: Opened): OpenedMatter {
+  const thread = openDataThread(dataDir, timeoutMs, clock);
+  opened.push(() => thread.close());
+  const store = thread.records;
   // Nobody puts another file in the place of one that is open.
-  return { matter: { store, feed: NO_OTHERS, redis: undefined, alone: (act) => act() }, requireMark() {} };
+  const matter: Matter = {
+    store,
+    feed: NO_OTHERS,
+    redis: undefined,
+    sums: thread.limits,
+    alone: (act) => act(),
+  };
+  return { matter, requireMark() {} };
 }
 
 async function openSharedMatter(
@@ -162,6 +277,7 @@ async function openSharedMatter(
       store,
       feed: { ...feed, follow },
       redis,
+      sums: undefined,
       alone: (act) => withStartLock(store, clock, act),
     },
     requireMark: (record) => store.requireMark(record),

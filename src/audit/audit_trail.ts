@@ -2,10 +2,13 @@
 import { setImmediate } from "node:timers";
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
-import type { AuditEvent } from "./audit_event.ts";
+import type { AuditEvent, EventClass } from "./audit_event.ts";
 import type { AuditWorkerReply, AuditWorkerRequest } from "./audit_worker.ts";
+import { classOf } from "./event_class.ts";
 import { eventText } from "./event_text.ts";
+import { type IntentStep, intentStepOf, interruptionOf, type OpenIntent } from "./open_intents.ts";
 import { reasonOf } from "./segment_files.ts";
+import type { TrailKeys } from "./trail_keys.ts";
 
 /** Takes events and keeps them. */
 export interface AuditTrail {
@@ -28,6 +31,11 @@ export interface AuditTrail {
 export interface DurableAuditTrail extends AuditTrail {
   /** How many batches were sent to the disk so far, probes left out: one fsync each. */
   batchCount(): number;
+  /**
+   * From now on these keys sign and seal. Where the signing key has changed, the one before hands over to it with a checkpoint
+   * that both sign.
+   */
+  useKeys(keys: TrailKeys): void;
 }
 
 /** How the trail on disk is set up. */
@@ -42,6 +50,20 @@ export interface AuditTrailOptions {
   readonly timeoutMs: number;
   /** How many events may wait while a batch is on its way; at least 1. */
   readonly waitingMax: number;
+  /** What signs checkpoints and, where events are sealed, seals them. */
+  readonly keys: TrailKeys;
+  /** Whether events rest sealed. */
+  readonly sealed: boolean;
+  /** All raw sealing keys by their ids: what was under way in a sealed trail when its server died is read with them. */
+  readonly sealingKeys: () => ReadonlyMap<string, Uint8Array>;
+  /** A checkpoint is signed at the latest behind so many new entries. */
+  readonly checkpointEntriesMax: number;
+  /** A checkpoint is signed at the latest so long after a new entry. */
+  readonly checkpointMs: number;
+  /** Told when a checkpoint could not be signed; then not again until one could. Records are not concerned. */
+  readonly onCheckpointFailed: (fault: Fault) => void;
+  /** Told when the sealing key has sealed so much that it is time for another. */
+  readonly onSealingKeyWorn: () => void;
 }
 
 /** Where the trail of a data folder is. */
@@ -51,14 +73,17 @@ export function auditFolders(
   return { directory: `${dataDir}/audit`, checkpointDirectory: `${dataDir}/audit-checkpoint` };
 }
 
-/** UTF-16 code units of all events that wait; bounds memory where `waitingMax` counts events. */
-const WAITING_CHARACTERS_MAX = 1024 * 1024;
+/** UTF-16 code units of all events that wait; bounds memory where `waitingMax` counts events. Some may carry payloads of 45,000. */
+const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
+/** Events of one batch at the start; far fewer than so many inferences run at once. */
+const INTERRUPTED_AT_ONCE_MAX = 100;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5_000;
 
 /**
- * Opens the trail: repairs a torn tail, checks the end of the chain against the checkpoint, finds out whether writing
- * works. It takes as long as the disk needs; `timeoutMs` does not bound it.
+ * Opens the trail: repairs a torn tail, checks the end of the chain against the checkpoints, finds out whether writing
+ * works, and records of each inference that was under way when the server died that it was interrupted. It takes as long
+ * as the disk needs; `timeoutMs` does not bound it.
  *
  * @param startWorker tests pass a worker with a disk that misbehaves
  * @throws Fault `unavailable` when the trail is damaged, cut, in use by another server or not writable
@@ -80,6 +105,7 @@ export async function openAuditTrail(
   const trail = new WorkerAuditTrail(options, startWorker);
   try {
     await trail.probe(false);
+    await trail.recordInterrupted();
   } catch (thrown) {
     await trail.close();
     throw thrown;
@@ -100,6 +126,9 @@ function startAuditWorker({ directory, checkpointDirectory }: AuditTrailOptions)
 interface Batch {
   readonly timesMs: number[];
   readonly texts: string[];
+  /** Empty where events are plain. */
+  readonly classes: EventClass[];
+  readonly steps: (readonly [index: number, step: IntentStep])[];
   characters: number;
   /** One promise for all its events: they share their fate. */
   readonly settled: PromiseWithResolvers<void>;
@@ -116,6 +145,9 @@ class WorkerAuditTrail implements DurableAuditTrail {
   /** At most one batch is with the worker; what is recorded meanwhile goes in the next (group commit). */
   #inFlight: Batch | undefined;
   #waiting: Batch | undefined;
+  #keys: TrailKeys;
+  /** What was under way when the trail was opened; undefined until it is. */
+  #interrupted: readonly OpenIntent[] | undefined;
   #batchCount = 0;
   #healthy = false;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
@@ -124,6 +156,7 @@ class WorkerAuditTrail implements DurableAuditTrail {
 
   constructor(options: AuditTrailOptions, startWorker: (options: AuditTrailOptions) => Worker) {
     this.#options = options;
+    this.#keys = options.keys;
     this.#startWorker = startWorker;
     this.#worker = this.#start();
   }
@@ -146,10 +179,17 @@ class WorkerAuditTrail implements DurableAuditTrail {
     ) {
       return refusal(`${batch.texts.length} events wait already`);
     }
+    this.#add(batch, event, text);
+    return batch.settled.promise;
+  }
+
+  #add(batch: Batch, event: AuditEvent, text: string): void {
+    const step = intentStepOf(event);
+    if (step !== undefined) batch.steps.push([batch.texts.length, step]);
+    if (this.#options.sealed) batch.classes.push(classOf(event.type));
     batch.timesMs.push(this.#options.clock.now());
     batch.texts.push(text);
     batch.characters += text.length;
-    return batch.settled.promise;
   }
 
   healthy(): boolean {
@@ -167,6 +207,27 @@ class WorkerAuditTrail implements DurableAuditTrail {
     this.#waiting = batch;
     this.#send();
     return batch.settled.promise;
+  }
+
+  /** Before anybody else records. A worker that dies and comes back interrupts nothing. */
+  async recordInterrupted(): Promise<void> {
+    const events = (this.#interrupted ?? []).map(interruptionOf).filter((event) => event !== undefined);
+    this.#interrupted = [];
+    while (events.length > 0) {
+      const batch = newBatch();
+      for (const event of events.splice(0, INTERRUPTED_AT_ONCE_MAX)) {
+        this.#add(batch, event, eventText(event));
+      }
+      this.#waiting = batch;
+      this.#send();
+      await batch.settled.promise;
+    }
+  }
+
+  useKeys(keys: TrailKeys): void {
+    this.#keys = keys;
+    if (this.#worker === undefined) return;
+    post(this.#worker, { kind: "keys", keys, sealingKeys: this.#options.sealingKeys() });
   }
 
   close(): Promise<void> {
@@ -188,7 +249,10 @@ class WorkerAuditTrail implements DurableAuditTrail {
   #farewell(worker: Worker): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, this.#options.timeoutMs);
-    worker.onmessage = () => resolve();
+    worker.onmessage = ({ data }: MessageEvent<AuditWorkerReply>) => {
+      if (data.kind === "done" || data.kind === "failed") resolve();
+      else this.#told(data);
+    };
     worker.onerror = (event) => {
       event.preventDefault();
       resolve();
@@ -198,14 +262,27 @@ class WorkerAuditTrail implements DurableAuditTrail {
   }
 
   #start(): Worker {
-    const { directory, checkpointDirectory, segmentBytesMax } = this.#options;
+    const { directory, checkpointDirectory, segmentBytesMax, sealed, checkpointEntriesMax, checkpointMs } =
+      this.#options;
     const worker = this.#startWorker(this.#options);
-    worker.onmessage = ({ data }: MessageEvent<AuditWorkerReply>) => this.#answered(data);
+    worker.onmessage = ({ data }: MessageEvent<AuditWorkerReply>) => this.#told(data);
     worker.onerror = (event) => {
       event.preventDefault(); // else it ends the server
       this.#died(worker, event.message);
     };
-    post(worker, { kind: "open", options: { directory, checkpointDirectory, segmentBytesMax } });
+    post(worker, {
+      kind: "open",
+      options: {
+        directory,
+        checkpointDirectory,
+        segmentBytesMax,
+        keys: this.#keys,
+        sealed,
+        sealingKeys: this.#options.sealingKeys(),
+        checkpointEntriesMax,
+        checkpointMs,
+      },
+    });
     return worker;
   }
 
@@ -229,13 +306,28 @@ class WorkerAuditTrail implements DurableAuditTrail {
     this.#waiting = undefined;
     this.#inFlight = batch;
     if (batch.texts.length > 0) this.#batchCount++;
-    post(this.#worker, { kind: "append", timesMs: batch.timesMs, texts: batch.texts.join("\n") });
+    const { timesMs, texts, classes, steps } = batch;
+    post(this.#worker, { kind: "append", timesMs, texts: texts.join("\n"), classes, steps });
   }
 
-  #answered(reply: AuditWorkerReply): void {
+  #told(reply: AuditWorkerReply): void {
+    switch (reply.kind) {
+      case "checkpoint_failed":
+        return this.#options.onCheckpointFailed(
+          new Fault("unavailable", `Cannot sign an audit checkpoint: ${reply.reason}`),
+        );
+      case "sealing_key_worn":
+        return this.#options.onSealingKeyWorn();
+      default:
+        this.#answered(reply);
+    }
+  }
+
+  #answered(reply: Extract<AuditWorkerReply, { kind: "done" | "failed" }>): void {
     const batch = this.#inFlight;
     this.#inFlight = undefined;
-    if (reply.ok) {
+    if (reply.kind === "done") {
+      this.#interrupted ??= reply.interrupted;
       this.#healthy = true;
       this.#retryDelayMs = RETRY_FIRST_MS;
       if (batch !== undefined) settle(batch);
@@ -292,6 +384,8 @@ function newBatch(): Batch {
   return {
     timesMs: [],
     texts: [],
+    classes: [],
+    steps: [],
     characters: 0,
     settled: Promise.withResolvers<void>(),
     timer: undefined,

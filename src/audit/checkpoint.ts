@@ -5,24 +5,26 @@ import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import { CHAIN_START, type ChainHead } from "./hash_chain.ts";
+import { EMPTY_ROOT, isSha256Hex } from "./merkle_tree.ts";
 import { leadsTo, reasonOf, segmentName, segmentNumber, syncDirectory } from "./segment_files.ts";
 
 /** What the trail had reached when the checkpoint was written. */
 export interface Checkpoint extends ChainHead {
+  /** Of the Merkle tree over all entries to this one; lower-case hexadecimal. */
+  readonly root: string;
   /** The file name of the segment that holds the entry. */
   readonly segment: string;
 }
 
 const FILE_NAME = "checkpoint.json";
 /** One write of one size into one disk sector: after a power loss it is the old text or the new one. */
-const FILE_BYTES = 256;
-const START: Checkpoint = { ...CHAIN_START, segment: segmentName(1) };
-const SHA256_HEX = /^[0-9a-f]{64}$/;
+const FILE_BYTES = 512;
+const START: Checkpoint = { ...CHAIN_START, root: EMPTY_ROOT, segment: segmentName(1) };
 
 /** The file's bytes: canonical JSON with a `check` over the rest, padded with spaces to one fixed size. */
 export function encodeCheckpoint(checkpoint: Checkpoint): Uint8Array<ArrayBuffer> {
-  const { hash, segment, seq } = checkpoint;
-  const text = canonicalJson({ check: checkOf(checkpoint), hash, segment, seq });
+  const { hash, root, segment, seq } = checkpoint;
+  const text = canonicalJson({ check: checkOf(checkpoint), hash, root, segment, seq });
   return encodeUtf8(`${text.padEnd(FILE_BYTES - 1)}\n`);
 }
 
@@ -31,11 +33,10 @@ export function decodeCheckpoint(bytes: Uint8Array): Outcome<Checkpoint, "unread
   const text = decodeUtf8(bytes);
   if (!text.ok) return no("unreadable");
   try {
-    const { hash, segment, seq, check } = JSON.parse(text.value);
-    const wellFormed = Number.isSafeInteger(seq) && seq >= 0 && typeof hash === "string" &&
-      SHA256_HEX.test(hash) &&
+    const { hash, root, segment, seq, check } = JSON.parse(text.value);
+    const wellFormed = Number.isSafeInteger(seq) && seq >= 0 && isSha256Hex(hash) && isSha256Hex(root) &&
       typeof segment === "string" && segmentNumber(segment) !== undefined;
-    const checkpoint = { hash, segment, seq };
+    const checkpoint = { hash, root, segment, seq };
     return wellFormed && check === checkOf(checkpoint) && sameBytes(encodeCheckpoint(checkpoint), bytes)
       ? ok(checkpoint)
       : no("unreadable");
@@ -44,8 +45,8 @@ export function decodeCheckpoint(bytes: Uint8Array): Outcome<Checkpoint, "unread
   }
 }
 
-function checkOf({ hash: head, segment, seq }: Checkpoint): string {
-  return hash("sha256", canonicalJson({ hash: head, segment, seq }), "hex");
+function checkOf({ hash: head, root, segment, seq }: Checkpoint): string {
+  return hash("sha256", canonicalJson({ hash: head, root, segment, seq }), "hex");
 }
 
 function sameBytes(left: Uint8Array, right: Uint8Array): boolean {

@@ -1,8 +1,8 @@
 // Hash chain: an audit entry is one line of canonical JSON that holds the hash of the entry before it. Pure.
-import { hash } from "node:crypto";
 import { canonicalJson, type JsonValue } from "../encoding/canonical_json.ts";
 import { decodeUtf8 } from "../encoding/utf8.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
+import { isSha256Hex, leafHash } from "./merkle_tree.ts";
 
 /** The last entry of a chain: its number and its hash (SHA-256, lower-case hexadecimal). */
 export interface ChainHead {
@@ -10,7 +10,10 @@ export interface ChainHead {
   readonly hash: string;
 }
 
-/** One entry. `hash` is SHA-256 of the canonical JSON (RFC 8785) of the entry without its `hash`. */
+/**
+ * One entry. `hash` is the RFC 6962 leaf hash of the canonical JSON (RFC 8785) of the entry without its `hash`: entries are the
+ * leaves of the trail's Merkle tree as well as the links of its chain.
+ */
 export interface ChainEntry extends ChainHead {
   /** Wall time, ISO 8601 with milliseconds, UTC. It may go back; `seq` never does. */
   readonly time: string;
@@ -37,7 +40,7 @@ export function extendChain(
   const seq = head.seq + 1;
   const beforeHash = `{"event":${eventText},`;
   const afterHash = `"previous":"${head.hash}","seq":${seq},"time":"${time}"}`;
-  const digest = hash("sha256", beforeHash + afterHash, "hex");
+  const digest = leafHash(beforeHash + afterHash);
   return { line: `${beforeHash}"hash":"${digest}",${afterHash}\n`, head: { seq, hash: digest } };
 }
 
@@ -45,7 +48,6 @@ export function extendChain(
 export type EntryMistake = "not_utf8" | "not_json" | "not_an_entry" | "not_canonical" | "hash_wrong";
 
 const MEMBERS = ["event", "hash", "previous", "seq", "time"];
-const SHA256_HEX = /^[0-9a-f]{64}$/;
 const ISO_8601_MS = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /**
@@ -72,7 +74,7 @@ export function parseEntry(line: Uint8Array): Outcome<ChainEntry, EntryMistake> 
   const tail = `"previous":"${value.previous}","seq":${value.seq},"time":"${value.time}"}`;
   const member = `"hash":"${value.hash}",`;
   const beforeHash = text.value.slice(0, text.value.length - tail.length - member.length);
-  return hash("sha256", beforeHash + tail, "hex") === value.hash ? ok(value) : no("hash_wrong");
+  return leafHash(beforeHash + tail) === value.hash ? ok(value) : no("hash_wrong");
 }
 
 function isEntry(value: unknown): value is ChainEntry {
@@ -81,8 +83,7 @@ function isEntry(value: unknown): value is ChainEntry {
   const { event, hash, previous, seq, time } = value;
   return names.length === MEMBERS.length && MEMBERS.every((name) => Object.hasOwn(value, name)) &&
     isObject(event) && Number.isSafeInteger(seq) && Number(seq) >= 1 &&
-    typeof hash === "string" && SHA256_HEX.test(hash) &&
-    typeof previous === "string" && SHA256_HEX.test(previous) &&
+    isSha256Hex(hash) && isSha256Hex(previous) &&
     typeof time === "string" && ISO_8601_MS.test(time);
 }
 

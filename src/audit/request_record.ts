@@ -1,7 +1,10 @@
 // Request record: what one request leaves in the audit trail. One verdict a request, and an outcome for each start.
 import type { JsonValue } from "../encoding/canonical_json.ts";
-import type { InferenceOutcome, InferenceSubject } from "./audit_event.ts";
+import type { AuditEvent, InferenceOutcome, InferenceSubject } from "./audit_event.ts";
 import type { AuditTrail } from "./audit_trail.ts";
+import { clientAgent } from "./client_agent.ts";
+import type { SealedPayload } from "./payload_seal.ts";
+import { PLAIN_SUBJECTS, type SubjectLabels } from "./subject_labels.ts";
 
 /** What is known of a request before anyone is recognised. */
 export interface RequestIdentity {
@@ -22,18 +25,35 @@ export interface RecordedCaller {
   readonly credential: string;
 }
 
+/** Pieces of payloads that go to the trail together: a large one must not fill up its room for what waits. */
+const PIECES_AT_ONCE_MAX = 8;
+
 const NOBODY = { issuer: null, subject: null, team: null, credential: null } as const;
 
 /** Every method resolves when the record is durable and throws Fault `unavailable` when it cannot be made so. */
 export class RequestRecord {
   readonly #trail: AuditTrail;
   readonly #identity: RequestIdentity;
+  readonly #subjects: SubjectLabels;
+  readonly #headers: Pick<Headers, "get"> | undefined;
+  #subject: string | null = null;
   #caller: RecordedCaller | typeof NOBODY = NOBODY;
   #verdictRecorded = false;
 
-  constructor(trail: AuditTrail, identity: RequestIdentity) {
+  /**
+   * @param subjects how subjects stand in the trail
+   * @param headers of the request: what its client calls itself is read where it is recorded, and only there
+   */
+  constructor(
+    trail: AuditTrail,
+    identity: RequestIdentity,
+    subjects: SubjectLabels = PLAIN_SUBJECTS,
+    headers?: Pick<Headers, "get">,
+  ) {
     this.#trail = trail;
     this.#identity = identity;
+    this.#subjects = subjects;
+    this.#headers = headers;
   }
 
   /** Whether the trail knows already what became of this request. */
@@ -41,14 +61,22 @@ export class RequestRecord {
     return this.#verdictRecorded;
   }
 
-  /** The principal's id, once there is one. */
+  /** The request's id. */
+  get request(): string {
+    return this.#identity.request;
+  }
+
+  /** The principal's id, once there is one; always plain. */
   get subject(): string | null {
-    return this.#caller.subject;
+    return this.#subject;
   }
 
   /** Names the caller for all records to come. */
   identify({ issuer, subject, team, credential }: RecordedCaller): void {
-    this.#caller = { issuer, subject, team, credential };
+    const label = this.#subjects.subject(issuer, subject);
+    this.#subject = subject;
+    // A client that proves itself is its own credential.
+    this.#caller = { issuer, subject: label, team, credential: credential === subject ? label : credential };
   }
 
   /** @param started.displaced ids of older sessions that had to end for it */
@@ -59,13 +87,24 @@ export class RequestRecord {
       readonly expiresAtSeconds: number;
     },
   ): Promise<void> {
-    await this.#trail.record({ type: "session.started", ...this.#requester(), ...started });
+    await this.#trail.record({
+      type: "session.started",
+      ...this.#requester(),
+      agent: this.#agent(),
+      ...started,
+    });
     this.#verdictRecorded = true;
   }
 
   /** @param account a pseudonym of the name that was tried */
   async sessionRefused(account: string, reason: string): Promise<void> {
-    await this.#trail.record({ type: "session.refused", ...this.#requester(), account, reason });
+    await this.#trail.record({
+      type: "session.refused",
+      ...this.#requester(),
+      agent: this.#agent(),
+      account,
+      reason,
+    });
     this.#verdictRecorded = true;
   }
 
@@ -89,36 +128,107 @@ export class RequestRecord {
       readonly bound: boolean;
     },
   ): Promise<void> {
-    await this.#trail.record({ type: "token.issued", ...this.#requester(), ...issued });
+    await this.#trail.record({ type: "token.issued", ...this.#requester(), agent: this.#agent(), ...issued });
   }
 
   /** An intent and no verdict: a change that then cannot be made leaves a refusal behind it. */
   async changing(action: string, object: string, before: JsonValue, after: JsonValue): Promise<void> {
-    await this.#trail.record({ type: "object.changed", ...this.#requester(), action, object, before, after });
+    const { within } = this.#subjects;
+    await this.#trail.record({
+      type: "object.changed",
+      ...this.#requester(),
+      action,
+      object: within(object),
+      before: within(before),
+      after: within(after),
+    });
   }
 
   async allowed(action: string, object: string | null): Promise<void> {
-    await this.#trail.record({ type: "request.allowed", ...this.#requester(), action, object });
+    const { within } = this.#subjects;
+    await this.#trail.record({
+      type: "request.allowed",
+      ...this.#requester(),
+      action,
+      object: within(object),
+    });
     this.#verdictRecorded = true;
   }
 
   async refused(status: number, code: string, reason: string): Promise<void> {
-    await this.#trail.record({ type: "request.refused", ...this.#requester(), status, code, reason });
+    await this.#trail.record({
+      type: "request.refused",
+      ...this.#requester(),
+      agent: this.#agent(),
+      status,
+      code,
+      reason: this.#subjects.within(reason),
+    });
     this.#verdictRecorded = true;
   }
 
-  async inferenceStarted(subject: InferenceSubject): Promise<void> {
-    await this.#trail.record({ type: "inference.started", ...this.#requester(), ...subject });
+  /**
+   * Durable before the first entry is given. No other verdict follows.
+   *
+   * @param query what was looked for; subjects of other issuers are to be labelled already
+   */
+  async reading(form: "page" | "jsonl" | "csv" | "payload", query: JsonValue): Promise<void> {
+    const { within } = this.#subjects;
+    await this.#trail.record({ type: "audit.read", ...this.#requester(), form, query: within(query) });
     this.#verdictRecorded = true;
   }
 
-  /** @param reason the code of the fault that the model ended with */
-  async inferenceRerouted(model: string, to: string, reason: string): Promise<void> {
-    await this.#trail.record({ type: "inference.rerouted", ...this.#requester(), model, to, reason });
+  /** @param input what the model is asked, where that is kept */
+  async inferenceStarted(subject: InferenceSubject, input?: SealedPayload): Promise<void> {
+    await this.#recordWith(input, {
+      type: "inference.started",
+      ...this.#requester(),
+      ...subject,
+      decision: "allowed",
+    });
+    this.#verdictRecorded = true;
   }
 
-  async inferenceFinished(outcome: InferenceOutcome): Promise<void> {
-    await this.#trail.record({ type: "inference.finished", ...this.#requester(), ...outcome });
+  /**
+   * @param reason the code of the fault that the model ended with
+   * @param input what the other model is asked, where that is kept
+   */
+  async inferenceRerouted(model: string, to: string, reason: string, input?: SealedPayload): Promise<void> {
+    await this.#recordWith(input, { type: "inference.rerouted", ...this.#requester(), model, to, reason });
+  }
+
+  /** @param output what was answered, where that is kept */
+  async inferenceFinished(outcome: InferenceOutcome, output?: SealedPayload): Promise<void> {
+    await this.#recordWith(output, { type: "inference.finished", ...this.#requester(), ...outcome });
+  }
+
+  /** An event and the payload that belongs to it: the last pieces go in one batch with the event, and none comes after it. */
+  async #recordWith(payload: SealedPayload | undefined, event: AuditEvent): Promise<void> {
+    if (payload === undefined) return await this.#trail.record(event);
+    const { model, part, key, cut, pieces } = payload;
+    let together: Promise<void>[] = [];
+    for (const [piece, sealed] of pieces.entries()) {
+      if (together.length === PIECES_AT_ONCE_MAX) {
+        await Promise.all(together);
+        together = [];
+      }
+      together.push(this.#trail.record({
+        type: "inference.payload",
+        ...this.#requester(),
+        model,
+        part,
+        piece,
+        pieces: pieces.length,
+        cut,
+        key,
+        sealed,
+      }));
+    }
+    await Promise.all([...together, this.#trail.record(event)]);
+  }
+
+  #agent(): string | null {
+    return clientAgent(this.#headers?.get("user-agent") ?? null);
   }
 
   #requester(): RequestIdentity & (RecordedCaller | typeof NOBODY) {

@@ -1,8 +1,15 @@
-// Segment files: how the files of the audit trail are called, found and read line by line.
+// Segment files: how the files of the audit trail are called, found and read line by line, and how they begin.
+import { canonicalJson } from "../encoding/canonical_json.ts";
+import { decodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import { isSha256Hex } from "./merkle_tree.ts";
 
-/** No batch is near this long, so neither is a line nor a torn tail: what is longer is not ours, and reading stops. */
-export const LINE_BYTES_MAX = 8 * 1024 * 1024;
+/**
+ * No batch is this long (`audit_trail.ts` bounds what waits; in UTF-8 and sealed it can grow by four), so neither is a line nor a
+ * torn tail: what is longer is not ours, and reading stops.
+ */
+export const LINE_BYTES_MAX = 80 * 1024 * 1024;
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 0x0a;
@@ -53,29 +60,37 @@ export interface Line {
 /** Reads a file to its end, a piece at a time. A last line without a line feed ends with `end_of_file`. */
 export function* readLines(file: Deno.FsFile): Generator<Line> {
   const chunk = new Uint8Array(CHUNK_BYTES);
-  let rest = new Uint8Array(0);
+  /** Of the line that is not whole yet. */
+  let pieces: Uint8Array[] = [];
+  let length = 0;
   for (let count = file.readSync(chunk); count !== null; count = file.readSync(chunk)) {
     const filled = chunk.subarray(0, count);
     let start = 0;
     for (let end = filled.indexOf(LINE_FEED); end !== -1; end = filled.indexOf(LINE_FEED, start)) {
       const piece = filled.subarray(start, end);
       start = end + 1;
-      yield { bytes: rest.length === 0 ? piece : join(rest, piece), end: "line_feed" };
-      rest = new Uint8Array(0);
+      yield { bytes: pieces.length === 0 ? piece : join([...pieces, piece]), end: "line_feed" };
+      pieces = [];
+      length = 0;
     }
-    rest = join(rest, filled.subarray(start));
-    if (rest.length > LINE_BYTES_MAX) {
-      yield { bytes: rest, end: "too_long" };
+    if (start === count) continue;
+    pieces.push(filled.slice(start));
+    length += count - start;
+    if (length > LINE_BYTES_MAX) {
+      yield { bytes: join(pieces), end: "too_long" };
       return;
     }
   }
-  if (rest.length > 0) yield { bytes: rest, end: "end_of_file" };
+  if (length > 0) yield { bytes: join(pieces), end: "end_of_file" };
 }
 
-function join(left: Uint8Array, right: Uint8Array): Uint8Array<ArrayBuffer> {
-  const joined = new Uint8Array(left.length + right.length);
-  joined.set(left);
-  joined.set(right, left.length);
+function join(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const joined = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    joined.set(piece, at);
+    at += piece.length;
+  }
   return joined;
 }
 
@@ -101,4 +116,72 @@ export function syncDirectory(directory: string): void {
 /** A thrown thing in words, for a private reason. */
 export function reasonOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : "something that is no Error was thrown";
+}
+
+/** What the first line of a segment says of the trail before it, so that it can be gone on with and checked without that. */
+export interface SegmentHeader {
+  /** The segment's number. */
+  readonly segment: number;
+  /** Which trail: the origin of its signed checkpoints. */
+  readonly origin: string;
+  /** Entries before this segment. */
+  readonly seq: number;
+  /** Hash of the last of them; 64 zeros where there is none. */
+  readonly previous: string;
+  /** The compact range over them: hashes of full subtrees, the largest first. */
+  readonly range: readonly string[];
+  /** Numbers of the `inference.started` among them that had no outcome yet, ascending. */
+  readonly open: readonly number[];
+  /** Of the segment's first entry. Its UTC day is the segment's day. */
+  readonly time: string;
+}
+
+/** The format of the trail that this version writes. */
+export const TRAIL_FORMAT = 2;
+
+const HEADER_MEMBERS = ["format", "open", "origin", "previous", "range", "segment", "seq", "time"];
+const ISO_8601_MS = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+const ORIGIN = /^[a-z0-9._/-]{1,255}$/;
+
+/** A header as it stands in its segment: canonical JSON, without a line feed. */
+export function formatHeader({ segment, origin, seq, previous, range, open, time }: SegmentHeader): string {
+  return canonicalJson({ format: TRAIL_FORMAT, segment, origin, seq, previous, range, open, time });
+}
+
+/** Why a line is no header that the writer wrote. `older_format`: it is an entry, of a trail from before there were headers. */
+export type HeaderMistake = "not_utf8" | "not_json" | "not_a_header" | "not_canonical" | "older_format";
+
+/** Parses the first line of a segment, without its line feed, and checks its form. */
+export function parseHeader(line: Uint8Array): Outcome<SegmentHeader, HeaderMistake> {
+  const text = decodeUtf8(line);
+  if (!text.ok) return text;
+  let value: unknown;
+  try {
+    value = JSON.parse(text.value);
+  } catch {
+    return no("not_json");
+  }
+  if (typeof value !== "object" || value === null) return no("not_a_header");
+  if (Object.hasOwn(value, "event") && Object.hasOwn(value, "seq")) return no("older_format");
+  if (!isHeader(value)) return no("not_a_header");
+  return formatHeader(value) === text.value ? ok(value) : no("not_canonical");
+}
+
+function isHeader(value: object): value is SegmentHeader {
+  const names = Object.keys(value);
+  const { format, open, origin, previous, range, segment, seq, time } = value as Record<string, unknown>;
+  return names.length === HEADER_MEMBERS.length &&
+    HEADER_MEMBERS.every((name) => Object.hasOwn(value, name)) && format === TRAIL_FORMAT &&
+    isCount(segment) && segment >= 1 && isCount(seq) && isSha256Hex(previous) &&
+    typeof origin === "string" && ORIGIN.test(origin) &&
+    Array.isArray(range) && range.every(isSha256Hex) &&
+    Array.isArray(open) &&
+    open.every((number, index) =>
+      isCount(number) && number > Number(open[index - 1] ?? 0) && number <= seq
+    ) &&
+    typeof time === "string" && ISO_8601_MS.test(time);
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
 }

@@ -1,11 +1,25 @@
 // Segment writer: appends batches to the trail's segment files; what it has taken is durable. Runs in the audit worker.
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
+import type { EventClass } from "./audit_event.ts";
 import { CheckpointFile } from "./checkpoint.ts";
-import { CHAIN_START, type ChainHead, checkLink, extendChain, parseEntry } from "./hash_chain.ts";
-import { leadsTo, listSegments, readLines, reasonOf, segmentName, syncDirectory } from "./segment_files.ts";
+import { type ChainHead, extendChain } from "./hash_chain.ts";
+import type { CompactRange } from "./merkle_tree.ts";
+import type { IntentStep, OpenIntent } from "./open_intents.ts";
+import { SEALED_EVENTS_MAX, sealEvent } from "./sealed_event.ts";
+import {
+  formatHeader,
+  leadsTo,
+  listSegments,
+  reasonOf,
+  segmentName,
+  syncDirectory,
+} from "./segment_files.ts";
+import { SignedCheckpoints } from "./signed_checkpoints.ts";
+import { findTrailEnd, refuseOlderFormat } from "./trail_end.ts";
+import type { TrailKeys } from "./trail_keys.ts";
 
-/** Where the trail lies and how large its files grow. */
+/** Where the trail lies, how large its files grow, and with what it is signed and sealed. */
 export interface SegmentWriterOptions {
   /** The segments' directory; it exists. */
   readonly directory: string;
@@ -13,6 +27,13 @@ export interface SegmentWriterOptions {
   readonly checkpointDirectory: string;
   /** A segment that would grow beyond this many bytes is left and a new one begun; one batch is never split. */
   readonly segmentBytesMax: number;
+  readonly keys: TrailKeys;
+  /** Whether events are written sealed. */
+  readonly sealed: boolean;
+  /** All raw sealing keys by their ids: they tell which intents of a sealed trail are open. */
+  readonly sealingKeys: ReadonlyMap<string, Uint8Array>;
+  /** Events that one key may seal, as this writer counts them; absent: as many as are safe. */
+  readonly sealedEventsMax?: number;
 }
 
 /** An event on its way to the disk. */
@@ -21,6 +42,10 @@ export interface UnwrittenEvent {
   readonly timeMs: number;
   /** The event as canonical JSON. */
   readonly text: string;
+  /** Stands beside a sealed event; without meaning where events are plain. */
+  readonly class: EventClass;
+  /** What it says about an intent. */
+  readonly step: IntentStep | undefined;
 }
 
 /** As many bytes as a probe wants to find free: some dozens of entries. */
@@ -30,12 +55,26 @@ const PROBE_BYTES = 16 * 1024;
 export class SegmentWriter {
   readonly #options: SegmentWriterOptions;
   readonly #checkpoint: CheckpointFile;
+  readonly #signed: SignedCheckpoints;
+  readonly #origin: string;
+  #keys: TrailKeys;
   #file: Deno.FsFile;
   #info: Deno.FileInfo;
   #number: number;
-  /** Bytes of the segment that are whole entries and durable. */
+  /** Bytes of the segment that are whole lines and durable. */
   #size: number;
+  /** UTC day of the segment's header; undefined where it has none yet: it comes with the first entry, in the same write. */
+  #day: string | undefined;
   #head: ChainHead;
+  /** Of the last entry; ISO 8601. */
+  #time: string;
+  #range: CompactRange;
+  /** Numbers of intents without outcome, by their requests, ascending. */
+  readonly #open: Map<string, number>;
+  #interrupted: readonly OpenIntent[];
+  /** There is no signed checkpoint yet, one failed, or the signing key has changed. */
+  #signatureOwed = false;
+  #sealedCount = 0;
   #usable = true;
 
   /**
@@ -47,20 +86,35 @@ export class SegmentWriter {
    */
   constructor(options: SegmentWriterOptions) {
     this.#options = options;
-    const trailIsNew = listSegments(options.directory).length === 0;
-    this.#checkpoint = new CheckpointFile(options.checkpointDirectory, trailIsNew);
+    this.#keys = options.keys;
+    const { directory, checkpointDirectory, sealingKeys } = options;
+    const present = listSegments(directory);
+    refuseOlderFormat(directory, present);
+    this.#checkpoint = new CheckpointFile(checkpointDirectory, present.length === 0);
     try {
+      this.#signed = new SignedCheckpoints(checkpointDirectory, options.keys);
       // Listed again, now that the lock keeps other writers out.
-      const end = findEnd(options.directory, listSegments(options.directory), this.#checkpoint);
+      const end = findTrailEnd(directory, listSegments(directory), {
+        checkpoint: this.#checkpoint.checkpoint,
+        signed: this.#signed.last,
+        sealingKeys,
+      });
+      this.#origin = end.origin ?? newOrigin(options.keys);
       this.#number = end.number;
       this.#size = end.size;
+      this.#day = end.header && dayOf(end.header.time);
       this.#head = end.head;
+      this.#time = end.time ?? "";
+      this.#range = end.range;
+      this.#open = new Map([...end.open].map(([request, { seq }]) => [request, seq]));
+      this.#interrupted = [...end.open.values()];
+      this.#signatureOwed = this.#signed.last === undefined || this.#signed.isHandoverDue;
       this.#file = Deno.openSync(this.#path(), { read: true, append: true, create: true, mode: 0o600 });
       try {
         this.#file.truncateSync(end.size);
         // Whole entries found here may never have been synced, and so may the segment's own name.
         this.#file.syncSync();
-        syncDirectory(options.directory);
+        syncDirectory(directory);
         this.#info = this.#file.statSync();
       } catch (thrown) {
         this.#file.close();
@@ -82,6 +136,28 @@ export class SegmentWriter {
     return this.#head;
   }
 
+  /** Entries that no signed checkpoint has seen. */
+  get unsigned(): number {
+    return this.#head.seq - (this.#signed.last?.size ?? 0);
+  }
+
+  /** Whether a checkpoint should be signed at the next opportunity, however few entries are new. */
+  get isSignatureOwed(): boolean {
+    return this.#signatureOwed && this.#head.seq > 0;
+  }
+
+  /** Whether the sealing key has sealed half of what it may: time for a new one. */
+  get isSealingKeyWorn(): boolean {
+    return this.#sealedCount >= this.#sealedEventsMax() / 2;
+  }
+
+  /** The intents that were open when the trail was opened; told once. */
+  takeInterrupted(): readonly OpenIntent[] {
+    const interrupted = this.#interrupted;
+    this.#interrupted = [];
+    return interrupted;
+  }
+
   /**
    * Appends entries with one write and one sync. When it returns they are durable, in their order, and the files are
    * where they belong.
@@ -90,20 +166,32 @@ export class SegmentWriter {
    * the sync failed) they are, though nobody was told
    */
   append(events: readonly UnwrittenEvent[]): void {
+    // Before the attempt: that a key is worn is no failure of the disk.
+    const texts = events.map((event, index) => this.#textOf(event, this.#head.seq + 1 + index));
     this.#attempt(() => {
+      const range = this.#range.copy();
       let head = this.#head;
+      let time = this.#time;
       let lines = "";
-      for (const { timeMs, text } of events) {
-        const next = extendChain(head, new Date(timeMs).toISOString(), text);
+      for (const [index, { timeMs }] of events.entries()) {
+        time = new Date(timeMs).toISOString();
+        const next = extendChain(head, time, texts[index] ?? "");
         lines += next.line;
         head = next.head;
+        range.append(head.hash);
       }
-      const bytes = encodeUtf8(lines);
-      if (this.#size > 0 && this.#size + bytes.length > this.#options.segmentBytesMax) this.#beginSegment();
+      let bytes = encodeUtf8(lines);
+      const beganAt = new Date(events[0]?.timeMs ?? 0).toISOString();
+      if (this.#isSegmentOver(beganAt, bytes.length)) this.#beginSegment();
+      if (this.#day === undefined) bytes = encodeUtf8(`${this.#header(beganAt)}\n${lines}`);
       this.#writeDurably(bytes);
       this.#size += bytes.length;
+      this.#day ??= dayOf(beganAt);
+      this.#step(events);
       this.#head = head;
-      this.#checkpoint.write({ ...head, segment: segmentName(this.#number) });
+      this.#range = range;
+      this.#time = time;
+      this.#writeCheckpoint();
     });
   }
 
@@ -117,8 +205,33 @@ export class SegmentWriter {
     this.#attempt(() => {
       this.#writeDurably(new Uint8Array(PROBE_BYTES));
       this.#file.truncateSync(this.#size);
-      this.#checkpoint.write({ ...this.#head, segment: segmentName(this.#number) });
+      this.#writeCheckpoint();
     });
+  }
+
+  /**
+   * Signs a checkpoint of the trail as it is; does nothing where that has been done.
+   *
+   * @throws Fault `unavailable` when it cannot be written: it is owed then. Entries are not concerned
+   */
+  sign(): void {
+    if (this.unsigned === 0 && !this.#signed.isHandoverDue) return;
+    this.#signatureOwed = true;
+    try {
+      const head = { origin: this.#origin, size: this.#head.seq, root: this.#range.root() };
+      this.#signed.sign(head, this.#time);
+    } catch (thrown) {
+      throw asFault("write a signed audit checkpoint", thrown);
+    }
+    this.#signatureOwed = false;
+  }
+
+  /** From now on these sign and seal. */
+  useKeys(keys: TrailKeys): void {
+    if (keys.sealing?.id !== this.#keys.sealing?.id) this.#sealedCount = 0;
+    this.#keys = keys;
+    this.#signed.useKeys(keys);
+    this.#signatureOwed ||= this.#signed.isHandoverDue;
   }
 
   /** Frees the files and the lock. */
@@ -126,6 +239,55 @@ export class SegmentWriter {
     this.#usable = false;
     this.#file.close();
     this.#checkpoint.close();
+  }
+
+  #sealedEventsMax(): number {
+    return this.#options.sealedEventsMax ?? SEALED_EVENTS_MAX;
+  }
+
+  /** The event as the entry has it. */
+  #textOf(event: UnwrittenEvent, seq: number): string {
+    if (!this.#options.sealed) return event.text;
+    const { sealing } = this.#keys;
+    if (sealing === undefined || this.#sealedCount >= this.#sealedEventsMax()) {
+      const state = sealing === undefined ? "there is no sealing key" : "its sealing key is worn";
+      throw new Fault("unavailable", `Cannot write to the audit trail: ${state}`);
+    }
+    // Also where the batch fails: its bytes may have reached the disk.
+    this.#sealedCount++;
+    return sealEvent(sealing, seq, event.class, event.text);
+  }
+
+  /** Whether the next entries belong in a new segment: by size, or because a later day has begun. A clock that goes back begins none. */
+  #isSegmentOver(time: string, bytes: number): boolean {
+    return this.#day !== undefined &&
+      (this.#size + bytes > this.#options.segmentBytesMax || dayOf(time) > this.#day);
+  }
+
+  /** Takes note of the intents and outcomes among the entries that come next. */
+  #step(events: readonly UnwrittenEvent[]): void {
+    for (const [index, { step }] of events.entries()) {
+      if (step === undefined) continue;
+      this.#open.delete(step.request);
+      if (step.opens) this.#open.set(step.request, this.#head.seq + 1 + index);
+    }
+  }
+
+  #header(time: string): string {
+    return formatHeader({
+      segment: this.#number,
+      origin: this.#origin,
+      seq: this.#head.seq,
+      previous: this.#head.hash,
+      range: this.#range.hashes,
+      open: [...this.#open.values()],
+      time,
+    });
+  }
+
+  #writeCheckpoint(): void {
+    const root = this.#range.root();
+    this.#checkpoint.write({ ...this.#head, root, segment: segmentName(this.#number) });
   }
 
   #path(): string {
@@ -176,11 +338,17 @@ export class SegmentWriter {
   }
 
   #beginSegment(): void {
+    try {
+      this.sign();
+    } catch {
+      // It is owed, and tried again behind this batch.
+    }
     this.#number++;
     const next = Deno.openSync(this.#path(), { read: true, append: true, createNew: true, mode: 0o600 });
     this.#file.close();
     this.#file = next;
     this.#size = 0;
+    this.#day = undefined;
     this.#info = next.statSync();
     syncDirectory(this.#options.directory);
   }
@@ -196,56 +364,13 @@ export class SegmentWriter {
   }
 }
 
-/** Where the next entry goes. */
-interface TrailEnd {
-  readonly number: number;
-  /** Bytes of that segment which are whole entries. */
-  readonly size: number;
-  readonly head: ChainHead;
+/** The UTC day of an ISO 8601 time. */
+function dayOf(time: string): string {
+  return time.slice(0, "2026-01-02".length);
 }
 
-/** Finds the last whole entry, checking all from the checkpoint's segment on; changes nothing. */
-function findEnd(directory: string, numbers: readonly number[], { checkpoint }: CheckpointFile): TrailEnd {
-  const gap = numbers.findIndex((number, index) => number !== index + 1);
-  if (gap !== -1) refuse(`segment ${segmentName(gap + 1)} is missing`);
-  const first = checkpoint.seq === 0
-    ? 1
-    : numbers.find((number) => segmentName(number) === checkpoint.segment);
-  if (first === undefined) refuse(`${checkpoint.segment}, which holds the checkpoint's entry, is missing`);
-
-  // The entry before a later segment's first one is taken from that one's own words.
-  let head: ChainHead | undefined = first === 1 ? CHAIN_START : undefined;
-  let size = 0;
-  let checkpointSeen = checkpoint.seq === 0;
-  for (const number of numbers.slice(first - 1)) {
-    size = 0;
-    let lineNumber = 0;
-    using file = Deno.openSync(`${directory}/${segmentName(number)}`, { read: true });
-    for (const line of readLines(file)) {
-      lineNumber++;
-      if (line.end === "end_of_file" && number === numbers.length) break; // a torn tail
-      const place = `${segmentName(number)} line ${lineNumber}`;
-      if (line.end !== "line_feed") refuse(`${place} is no whole entry and is not at the end of the trail`);
-      const entry = parseEntry(line.bytes);
-      if (!entry.ok) refuse(`${place} is no entry as it was written (${entry.reason})`);
-      const link = checkLink(entry.value, head ?? { seq: entry.value.seq - 1, hash: entry.value.previous });
-      if (!link.ok) refuse(`${place} does not continue the chain (${link.reason})`);
-      head = link.value;
-      size += line.bytes.length + 1;
-      if (head.seq === checkpoint.seq) {
-        if (head.hash !== checkpoint.hash) refuse(`${place} is not the entry that the checkpoint has seen`);
-        checkpointSeen = true;
-      }
-    }
-  }
-  if (head === undefined || !checkpointSeen) {
-    refuse(`it ends before entry ${checkpoint.seq}, which the checkpoint has seen: its end was cut off`);
-  }
-  return { number: Math.max(1, numbers.length), size, head };
-}
-
-function refuse(state: string): never {
-  throw new Fault("unavailable", `Cannot open the audit trail: ${state}`);
+function newOrigin({ name }: TrailKeys): string {
+  return `${name}/${crypto.getRandomValues(new Uint8Array(8)).toHex()}`;
 }
 
 function asFault(act: string, thrown: unknown): Fault {

@@ -29,6 +29,8 @@ export async function buildModels(
   { modelsDirectory, packagesDirectory, print }: BuildModelsOptions,
 ): Promise<void> {
   const folder = `${modelsDirectory}/use-lite`;
+  // Somebody has sealed it: nothing plain is put beside.
+  if (await isThere(`${folder}/model.sig`)) return;
   const say = (line: string) => print(`use-lite: ${line}`);
   const { graph, vocabulary } = (await readCard(`${folder}/card.json`)).artefacts;
   const refusals = [graph, vocabulary].flatMap((artefact) => refusalOf(folder, artefact));
@@ -66,6 +68,10 @@ async function readCard(path: string): Promise<ModelCard> {
   const card = parseModelCard(await readInput(path, "Restore it from the repository."));
   if (card.ok) return card.value;
   throw failure(`the card ${path} is not in order. Restore it from the repository.`);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => true, () => false);
 }
 
 interface PackageContent {

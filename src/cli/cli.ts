@@ -1,16 +1,21 @@
 // The terminal's door: one command a task of deno.json.
-import { auditFolders } from "../audit/audit_trail.ts";
 import { type Config, mistakeLines } from "../config/config.ts";
-import { readEnvironment } from "../config/environment.ts";
+import { readEnvironment, readToken } from "../config/environment.ts";
 import { toFault } from "../faults/fault.ts";
 import { generateSigningKey } from "../identity/signing_keys.ts";
+import { openProgressBar } from "../telemetry/progress_bar.ts";
 import { printError, printLine } from "../telemetry/terminal.ts";
 import { generateMasterKey } from "../vault/master_key.ts";
+import { backUp } from "./backup.ts";
 import { buildModels } from "./build_models.ts";
+import { addModel, listModels, removeModel, verifyModels } from "./models.ts";
 import { rotateSigningKey, setPassword } from "./offline.ts";
-import { permissionFlags } from "./permission_flags.ts";
+import { modelsFlags, permissionFlags, vaultFlags } from "./permission_flags.ts";
+import { PROVE_USAGE, proveEntryCommand } from "./prove_entry.ts";
+import { restore } from "./restore.ts";
+import { rotateVault } from "./rotate_vault.ts";
 import { settingsReference } from "./settings_reference.ts";
-import { verifyAudit } from "./verify_audit.ts";
+import { VERIFY_USAGE, verifyAuditCommand } from "./verify_audit.ts";
 
 interface Settings {
   readonly config: Config;
@@ -33,11 +38,34 @@ const COMMANDS: Readonly<
       return 0;
     },
   },
+  "models:add": {
+    about:
+      "seal a model into the models folder: models:add PATH [--id ID --license TEXT --see ROLES --use ROLES …]",
+    run: (parameters) => addModel(settings().config, parameters, printLine),
+  },
+  "models:list": {
+    about: "list the models of the models folder",
+    run: () => listModels(settings().config, printLine),
+  },
+  "models:verify": {
+    about: "read every chunk of one model or of all: models:verify [ID]",
+    run: (parameters) => verifyModels(settings().config, parameters, printLine),
+  },
+  "models:remove": {
+    about: "destroy the keys of a model and delete it: models:remove ID --yes",
+    run: (parameters) => removeModel(settings().config, parameters, printLine),
+  },
   "flags": {
-    about: "print the permission flags that the server needs under the current settings",
-    run() {
+    about:
+      "print the permission flags that the server needs under the current settings, or the commands on models or the vault: flags [models|vault]",
+    run([who]) {
       const { config, files } = settings();
-      printLine(permissionFlags(config, files).join(" "));
+      const flags = who === "models"
+        ? modelsFlags(config)
+        : who === "vault"
+        ? vaultFlags(config, files)
+        : permissionFlags(config, files);
+      printLine(flags.join(" "));
       return 0;
     },
   },
@@ -66,13 +94,50 @@ const COMMANDS: Readonly<
       return await rotateSigningKey(settings().config, printLine);
     },
   },
+  "vault:rotate": {
+    about:
+      "put everything that is sealed under a new data key, on the data folder or by the server that runs",
+    async run() {
+      const bar = openProgressBar();
+      const print = (line: string): void => {
+        bar.clear();
+        printLine(line);
+      };
+      const progress = (done: number, total: number): void => bar.draw(done, total, "records");
+      return await rotateVault({ config: settings().config, token: readToken(), print, progress });
+    },
+  },
   "audit:verify": {
-    about: "check the audit trail of a data folder or of a copy of one: audit:verify [FOLDER], default data",
-    async run([dataDir = "data"]) {
-      return await verifyAudit({
-        ...auditFolders(dataDir),
-        print: printLine,
-      });
+    about: `check the audit trail of a data folder (default: data) or of a copy: ${VERIFY_USAGE}`,
+    async run(parameters) {
+      const bar = openProgressBar();
+      const print = (line: string): void => {
+        bar.clear();
+        printLine(line);
+      };
+      return await verifyAuditCommand(parameters, { print, progress: bar.draw });
+    },
+  },
+  "audit:prove": {
+    about: `prove that an entry is in the trail: ${PROVE_USAGE}`,
+    run: (parameters) => proveEntryCommand(parameters, printLine),
+  },
+  "backup": {
+    about: "copy the data folder, also while a server runs on it: backup FOLDER [--with-master-key]",
+    async run(parameters) {
+      const folder = parameters.find((each) => !each.startsWith("--"));
+      const withMasterKey = parameters.includes("--with-master-key");
+      if (folder === undefined || parameters.length > (withMasterKey ? 2 : 1)) {
+        return wrongUse("backup FOLDER [--with-master-key]");
+      }
+      return await backUp({ config: settings().config, folder, withMasterKey, print: printLine });
+    },
+  },
+  "restore": {
+    about: "put a backup into an empty data folder: restore FOLDER",
+    async run([folder, ...more]) {
+      if (folder === undefined || more.length > 0) return wrongUse("restore FOLDER");
+      return await restore({ config: settings().config, folder, print: printLine });
     },
   },
   "settings": {
@@ -83,6 +148,11 @@ const COMMANDS: Readonly<
     },
   },
 };
+
+function wrongUse(usage: string): number {
+  printError(`Usage: deno task ${usage}`);
+  return 64;
+}
 
 function settings(): Settings {
   const outcome = readEnvironment();

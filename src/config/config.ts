@@ -1,7 +1,8 @@
 // Config: a pure function from what was set to a checked configuration, or to the list of every mistake.
-import { parseRedisAddress } from "./redis_setting.ts";
+import { parseRedisAddress, redisUrlType } from "./redis_setting.ts";
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 import type { SettingType } from "./setting_types.ts";
+import { sinkKeyVariable, type SinkSetting, syslogPort } from "./sink_settings.ts";
 import { isLoopback, upstreamKeyVariable, type UpstreamSetting } from "./structured_settings.ts";
 
 /** What one setting's value was read as. */
@@ -9,12 +10,25 @@ type ValueOf<Type> = Type extends SettingType<infer Value> ? Value : never;
 type Values = { readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name]["type"]> };
 
 /** Settings that may be absent once all is checked. */
-type Optional = "adminPassword" | "masterKey" | "signingKey" | "redisUrl" | "redisCaFile";
+type Optional =
+  | "adminPassword"
+  | "masterKey"
+  | "keyServiceUrl"
+  | "keyServiceToken"
+  | "keyServiceNamespace"
+  | "keyServiceCaFile"
+  | "signingKey"
+  | "redisUrl"
+  | "redisCaFile";
 
-/** The checked configuration. In production `masterKey` and `signingKey` are there. */
+/** The checked configuration. In production `signingKey` is there, and `masterKey` or `keyServiceUrl` with its token. */
 export type Config = Omit<Values, Optional> & { readonly [Name in Optional]: string | undefined } & {
   /** The secrets of upstreams by their names. */
   readonly upstreamKeys: Readonly<Record<string, string>>;
+  /** The secrets of sinks by their names; of a Redis its address. */
+  readonly auditSinkKeys: Readonly<Record<string, string>>;
+  /** The files that secrets were read from, by the variables of the secrets. */
+  readonly secretFiles: Readonly<Record<string, string>>;
 };
 
 /** One mistake, for a person to read. */
@@ -28,6 +42,8 @@ export interface ConfigMistake {
 export interface ConfigSources {
   /** Variables whose names begin with `PORTCULLIS_`; `…_FILE` ones already replaced by the file's content. */
   readonly variables: Readonly<Record<string, string>>;
+  /** The files of those, by the names of what they replace: `PORTCULLIS_X`. */
+  readonly secretFiles?: Readonly<Record<string, string>>;
   /** The parsed portcullis.json, where there is one. */
   readonly file: unknown;
   /** Names of variables that are set and name a proxy for outgoing calls (HTTP_PROXY); their values may hold passwords. */
@@ -52,6 +68,12 @@ export function hostAndPort(host: string, port: number): string {
   return `${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
+/** Host and port under which a server of these settings is reached on its own machine. */
+export function localAddress({ host, port }: Pick<Config, "host" | "port">): string {
+  const isEvery = host === "0.0.0.0" || host === "::";
+  return hostAndPort(!isEvery ? host : host === "::" ? "::1" : "127.0.0.1", port);
+}
+
 /** Host and port of an address that is called, as permission flags write them. */
 export function upstreamHost(url: string): string {
   const { hostname, port, protocol } = new URL(url);
@@ -60,7 +82,7 @@ export function upstreamHost(url: string): string {
 
 /** Every host and port that is called under a configuration, each once. */
 export function outgoingHosts(config: Config): readonly string[] {
-  return [...new Set([...calledHosts(config), ...redisHosts(config)])];
+  return [...new Set([...calledHosts(config), ...redisHosts(config), ...sinkHosts(config)])];
 }
 
 /** Those of Redis: connections that no proxy for HTTP carries. */
@@ -69,12 +91,39 @@ function redisHosts({ redisUrl, redisHosts }: Config): readonly string[] {
   return [...(address?.hosts ?? []).map(({ host, port }) => hostAndPort(host, port)), ...redisHosts];
 }
 
+/** Those that sinks of the audit trail reach. */
+export function sinkHosts({ auditSinks, auditSinkKeys }: Config): readonly string[] {
+  return [...new Set(auditSinks.flatMap((sink) => hostsOfSink(sink, keyOf(sink, auditSinkKeys))))];
+}
+
+function hostsOfSink(sink: SinkSetting, key: string | undefined): readonly string[] {
+  switch (sink.kind) {
+    case "stdout":
+      return [];
+    case "syslog":
+      return [hostAndPort(sink.host, syslogPort(sink))];
+    case "redis_stream": {
+      const address = key === undefined ? undefined : parseRedisAddress(key);
+      return [...(address?.hosts ?? []).map(({ host, port }) => hostAndPort(host, port)), ...sink.hosts];
+    }
+    default:
+      return [upstreamHost(sink.url)];
+  }
+}
+
+/** A sink may be called "constructor". */
+function keyOf({ name }: SinkSetting, keys: Config["auditSinkKeys"]): string | undefined {
+  return Object.hasOwn(keys, name) ? keys[name] : undefined;
+}
+
 /** Those that are called over HTTP. */
-export function calledHosts({ upstreams, issuers }: Config): readonly string[] {
+export function calledHosts({ upstreams, issuers, keyServiceUrl, auditSinks }: Config): readonly string[] {
   const urls = [
     ...upstreams.map(({ url }) => url),
+    ...auditSinks.flatMap((sink) => "url" in sink ? [sink.url] : []),
     // What discovery finds has the issuer's origin, or is refused.
     ...issuers.map(({ issuer, jwksUrl }) => jwksUrl ?? issuer),
+    ...(keyServiceUrl === undefined ? [] : [keyServiceUrl]),
   ];
   return urls.map(upstreamHost);
 }
@@ -105,8 +154,12 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     }
   }
   const upstreams = values.upstreams as Values["upstreams"];
-  const keys = readUpstreamKeys(upstreams, sources.variables, mistakes);
-  mistakes.unshift(...unknownNames(sources.variables, fileValues, keys.variables));
+  const keys = readKeys(upstreams, upstreamKeyVariable, sources.variables, mistakes);
+  const sinks = (values.auditSinks as Values["auditSinks"]).filter(hasKey);
+  const sinkKeys = readKeys(sinks, sinkKeyVariable, sources.variables, mistakes);
+  mistakes.unshift(
+    ...unknownNames(sources.variables, fileValues, keys.variables.union(sinkKeys.variables)),
+  );
   const set = values as
     & { [Name in SettingName]: Values[Name] | undefined }
     & Omit<Values, "publicUrl" | "engineWorkers" | Optional>;
@@ -115,6 +168,8 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     publicUrl: set.publicUrl ?? `http://${hostAndPort(set.host, set.port)}`,
     engineWorkers: set.engineWorkers ?? Math.max(1, sources.cores - 1),
     upstreamKeys: keys.values,
+    auditSinkKeys: sinkKeys.values,
+    secretFiles: sources.secretFiles ?? {},
   };
   const compared = [
     ...exposureMistakes(config),
@@ -123,6 +178,8 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     ...issuerMistakes(config),
     ...proxyMistakes(config, sources.proxyVariables ?? []),
     ...redisMistakes(config),
+    ...sinkMistakes(config),
+    ...keyServiceMistakes(config),
   ];
   if (config.mode === "production") {
     compared.push(...productionMistakes(config, set.publicUrl, sources.storeExists));
@@ -191,16 +248,17 @@ function readSetting(
   };
 }
 
-/** The secrets of upstreams, and the variables that they may come from. */
-function readUpstreamKeys(
-  upstreams: Values["upstreams"],
+/** The secrets of upstreams or sinks, and the variables that they may come from. */
+function readKeys(
+  owners: readonly { readonly name: string }[],
+  variableOfKey: (name: string) => string,
   variables: Readonly<Record<string, string>>,
   mistakes: ConfigMistake[],
 ): { readonly values: Readonly<Record<string, string>>; readonly variables: ReadonlySet<string> } {
   const values: Record<string, string> = {};
   const known = new Set<string>();
-  for (const { name } of upstreams) {
-    const variable = upstreamKeyVariable(name);
+  for (const { name } of owners) {
+    const variable = variableOfKey(name);
     known.add(variable);
     const value = variables[variable];
     if (value === undefined) continue;
@@ -264,7 +322,7 @@ function proxyMistakes(config: Config, proxyVariables: readonly string[]): Confi
   return proxyVariables.map((where) => ({
     where,
     what:
-      "names a proxy that calls to upstreams (with their keys and prompts) and issuers would go through; unset it, or say that " +
+      "names a proxy that calls to upstreams (with their keys and prompts), issuers and other services would go through; unset it, or say that " +
       `this is meant: ${variableOf("upstreamProxy")}=environment`,
   }));
 }
@@ -280,6 +338,38 @@ function exposureMistakes(config: Config): ConfigMistake[] {
       `is "${config.host}", which other machines reach in plain HTTP; put a proxy that ends TLS in front and name its ` +
       `address in ${variableOf("trustedProxies")}, or listen on 127.0.0.1`,
   }];
+}
+
+/** Whether a sink may have a secret. */
+function hasKey({ kind }: SinkSetting): boolean {
+  return kind !== "stdout" && kind !== "syslog";
+}
+
+/** What a sink lacks, and ASVS V12.3.1, V13.2.1 for one in Redis. */
+function sinkMistakes(config: Config): ConfigMistake[] {
+  return config.auditSinks.flatMap((sink) => {
+    const key = keyOf(sink, config.auditSinkKeys);
+    const wrong = (what: string) => [{ where: sinkKeyVariable(sink.name), what }];
+    if ("username" in sink && sink.username !== undefined && key === undefined) {
+      return wrong(`is missing: the sink "${sink.name}" has a user name and no password`);
+    }
+    if (sink.kind !== "redis_stream") return [];
+    if (key === undefined) {
+      return wrong(`is missing: it is the address of the Redis of the sink "${sink.name}"`);
+    }
+    const address = parseRedisAddress(key);
+    if (address === undefined) return wrong(`is malformed; allowed: ${redisUrlType.allowed}`);
+    const isElsewhere = hostsOfSink(sink, key).some((host) =>
+      !isLoopback(new URL(`http://${host}`).hostname)
+    );
+    if (config.mode !== "production" || !isElsewhere) return [];
+    return [
+      ...address.tls ? [] : wrong("is plain redis:// to another machine, which production does not allow"),
+      ...address.password === null
+        ? wrong("has no password, which production demands of a Redis on another machine")
+        : [],
+    ];
+  });
 }
 
 /** ASVS V12.3.1, V13.2.1: what instances share crosses no network in the clear, and not as everybody. */
@@ -301,6 +391,26 @@ function redisMistakes(config: Config): ConfigMistake[] {
   return mistakes;
 }
 
+/** One master key, and no data key on a network in the clear (ASVS V12.3.1), whatever the mode. */
+function keyServiceMistakes(
+  { keyServiceUrl: url, keyServiceToken: token, masterKey }: Config,
+): ConfigMistake[] {
+  if (url === undefined) return [];
+  const mistakes: ConfigMistake[] = [];
+  if (masterKey !== undefined) {
+    const what = `is set together with ${variableOf("masterKey")}; the master key is in one place`;
+    mistakes.push({ where: variableOf("keyServiceUrl"), what });
+  }
+  if (!url.startsWith("https:") && !isLoopback(new URL(url).hostname)) {
+    const what = "is plain HTTP to another machine, which would read every data key; use https";
+    mistakes.push({ where: variableOf("keyServiceUrl"), what });
+  }
+  if (token === undefined) {
+    mistakes.push({ where: variableOf("keyServiceToken"), what: "is missing; the key service demands one" });
+  }
+  return mistakes;
+}
+
 function secretMistakes(config: Config): ConfigMistake[] {
   const mistakes: ConfigMistake[] = [];
   const weak = (name: SettingName, what: string) => mistakes.push({ where: variableOf(name), what });
@@ -308,7 +418,8 @@ function secretMistakes(config: Config): ConfigMistake[] {
   if (adminPassword !== undefined && (PLACEHOLDER.test(adminPassword) || new Set(adminPassword).size < 8)) {
     weak("adminPassword", "is a placeholder or too simple; choose a long random one");
   }
-  if (masterKey !== undefined && (PLACEHOLDER.test(masterKey) || !looksRandom(masterKey))) {
+  const masterKeys = masterKey?.trim().split(/\s+/) ?? [];
+  if (masterKeys.some((each) => PLACEHOLDER.test(each) || !looksRandom(each))) {
     weak("masterKey", "is a placeholder or not random; make one with: deno task keys");
   }
   // The last 32 bytes of an Ed25519 key in PKCS #8 are its seed (RFC 8410 §7): 43 characters of base64 hold it.
@@ -344,7 +455,12 @@ function productionMistakes(
   else if (!publicUrl.startsWith("https://")) {
     mistakes.push({ where: variableOf("publicUrl"), what: "must be an https origin in production" });
   }
-  if (config.masterKey === undefined) missing("masterKey", "make one with: deno task keys");
+  if (config.masterKey === undefined && config.keyServiceUrl === undefined) {
+    missing(
+      "masterKey",
+      `make one with: deno task keys, or name a key service in ${variableOf("keyServiceUrl")}`,
+    );
+  }
   if (config.signingKey === undefined) missing("signingKey", "make one with: deno task keys");
   // Whether a shared store has its first user, only the start itself can see.
   if (config.adminPassword === undefined && config.redisUrl === undefined && !storeExists(config.dataDir)) {

@@ -1,5 +1,6 @@
 // Environment: the only reader of environment variables, of portcullis.json and of secrets in files.
 import { parseStrictJson } from "../encoding/strict_json.ts";
+import { Fault } from "../faults/fault.ts";
 import { calledHosts, type Config, type ConfigMistake, parseConfig } from "./config.ts";
 import { type SettingName, SETTINGS, variableOf } from "./schema.ts";
 
@@ -19,6 +20,13 @@ export const PROXY_VARIABLES = [
   "all_proxy",
 ] as const;
 
+const TOKEN_VARIABLE = "PORTCULLIS_TOKEN";
+
+/** What a command that asks a running server proves itself with; undefined where it is not set. */
+export function readToken(): string | undefined {
+  return readVariable(TOKEN_VARIABLE);
+}
+
 /** The settings, and the files they were read from (for `deno task flags`). */
 export type EnvironmentOutcome =
   | { readonly ok: true; readonly config: Config; readonly files: readonly string[] }
@@ -32,10 +40,13 @@ export function readEnvironment(): EnvironmentOutcome {
   for (const [name, value] of Object.entries(environment())) {
     if (name.startsWith("PORTCULLIS_")) variables[name] = value;
   }
+  // No setting: commands bring it to a server.
+  delete variables[TOKEN_VARIABLE];
   const file = readConfigFile(variables, files, mistakes);
-  readSecretFiles(variables, files, mistakes);
+  const secretFiles = readSecretFiles(variables, files, mistakes);
   const parsed = parseConfig({
     variables,
+    secretFiles,
     file,
     cores: navigator.hardwareConcurrency,
     storeExists,
@@ -98,20 +109,21 @@ function readConfigFile(
   return undefined;
 }
 
-/** Replaces each `PORTCULLIS_X_FILE` of a secret X by `PORTCULLIS_X` with the file's content, less its last line end. */
+/** Replaces each `PORTCULLIS_X_FILE` of a secret X by `PORTCULLIS_X` with the file's content, less its last line end; the files. */
 function readSecretFiles(
   variables: Record<string, string>,
   files: string[],
   mistakes: ConfigMistake[],
-): void {
+): Record<string, string> {
+  const secretFiles: Record<string, string> = {};
   const secrets = (Object.keys(SETTINGS) as SettingName[]).filter((name) => SETTINGS[name].secret).map(
     variableOf,
   );
-  const upstreamKeys = Object.keys(variables).filter((name) =>
-    /^PORTCULLIS_UPSTREAM_[A-Z0-9_]+_KEY_FILE$/.test(name)
+  const keys = Object.keys(variables).filter((name) =>
+    /^PORTCULLIS_(?:UPSTREAM_[A-Z0-9_]+_KEY|AUDIT_SINK_KEY_[A-Z0-9_]+)_FILE$/.test(name)
   )
     .map((name) => name.slice(0, -"_FILE".length));
-  for (const variable of [...secrets, ...upstreamKeys]) {
+  for (const variable of [...secrets, ...keys]) {
     const path = variables[`${variable}_FILE`];
     if (path === undefined) continue;
     delete variables[`${variable}_FILE`];
@@ -125,8 +137,25 @@ function readSecretFiles(
       continue;
     }
     files.push(path);
-    variables[variable] = read.text.replace(/\r?\n$/, "");
+    secretFiles[variable] = path;
+    variables[variable] = withoutLineEnd(read.text);
   }
+  return secretFiles;
+}
+
+/**
+ * Reads a secret's file again, which another process may have written anew.
+ *
+ * @throws Fault `unavailable` when it cannot be read
+ */
+export function readSecretFile(path: string): string {
+  const read = readText(path);
+  if (read.error === undefined) return withoutLineEnd(read.text);
+  throw new Fault("unavailable", `Cannot read ${path} again: it is ${read.error}`);
+}
+
+function withoutLineEnd(text: string): string {
+  return text.replace(/\r?\n$/, "");
 }
 
 type ReadText = { readonly text: string; readonly error?: undefined } | { readonly error: string };

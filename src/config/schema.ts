@@ -1,5 +1,6 @@
 // Settings: the one table of all settings: name, what is allowed, default, meaning. docs/settings.md is printed from it.
 import { parseAddress, parseAddressRange } from "../encoding/ip_address.ts";
+import { decodeBase64url, encodeBase64url } from "../encoding/base64url.ts";
 import { no, ok } from "../faults/outcome.ts";
 import { issuerList, type IssuerSetting } from "./issuer_settings.ts";
 import {
@@ -9,7 +10,9 @@ import {
   limitPolicyList,
   type LimitPolicySetting,
 } from "./limit_settings.ts";
+import { payloadPolicyList, type PayloadPolicySetting } from "./payload_settings.ts";
 import { redisUrlType } from "./redis_setting.ts";
+import { auditSinkList, type SinkSetting } from "./sink_settings.ts";
 import { integer, listOf, oneOf, origin, type SettingType, text } from "./setting_types.ts";
 import {
   type RoleCapsSetting,
@@ -63,6 +66,23 @@ const range: SettingType<string> = {
   read: (raw) => typeof raw === "string" && parseAddressRange(raw).ok ? ok(raw) : no("wrong"),
 };
 
+const SPKI_OF_ED25519 = "302a300506032b6570032100";
+/** Read as its 32 bytes in base64url. */
+const ed25519PublicKey: SettingType<string> = {
+  allowed: "an Ed25519 public key: its 32 bytes in base64url, or PEM",
+  read(raw) {
+    if (typeof raw !== "string") return no("wrong");
+    const raw32 = decodeBase64url(raw);
+    if (raw32.ok && raw32.value.length === 32) return ok(raw);
+    const body = /^-----BEGIN PUBLIC KEY-----\s*([A-Za-z0-9+/]{59}=)\s*-----END PUBLIC KEY-----\s*$/.exec(raw)
+      ?.[1];
+    const hex = body === undefined ? "" : Uint8Array.fromBase64(body).toHex();
+    return hex.startsWith(SPKI_OF_ED25519)
+      ? ok(encodeBase64url(Uint8Array.fromHex(hex.slice(SPKI_OF_ED25519.length))))
+      : no("wrong");
+  },
+};
+
 /** Every setting there is; anything else is refused. */
 export const SETTINGS = {
   mode: setting(
@@ -82,6 +102,16 @@ export const SETTINGS = {
   corsOrigins: setting(listOf(origin), [], "Origins of web pages that may call this server."),
   dataDir: setting(path, "data", "Folder of everything the server keeps."),
   modelsDir: setting(path, "models", "Folder of model folders."),
+  modelSigners: setting(
+    listOf(ed25519PublicKey),
+    [],
+    "Keys whose signatures under models are believed beside this installation's own.",
+  ),
+  modelsPlain: setting(
+    oneOf("allow", "refuse"),
+    "allow",
+    "Whether a model without a signed manifest, such as the default one, is served.",
+  ),
   upstreams: setting(upstreamList, [], "Servers that run models for this one."),
   upstreamModels: setting(upstreamModelList, [], "Models that those servers serve."),
   roleCaps: setting(roleCapsType, {}, "How much one request of a role may ask for."),
@@ -247,10 +277,50 @@ export const SETTINGS = {
     2000,
     "Time within which a record must be durable, milliseconds.",
   ),
+  auditAtRest: setting(
+    oneOf("plain", "sealed"),
+    "plain",
+    "Whether the events of the audit trail rest sealed. Their chain is checked without a key in either case.",
+  ),
+  auditCheckpointEntries: setting(
+    integer(1, 1_000_000_000),
+    10_000,
+    "New entries of the audit trail after which a checkpoint is signed, whatever the time.",
+  ),
+  auditCheckpointMs: setting(
+    integer(100, 86_400_000),
+    60_000,
+    "Time within which a checkpoint is signed over a new entry of the audit trail, milliseconds.",
+  ),
+  auditSecurityDays: setting(
+    integer(1, 36_500),
+    365,
+    "Days for which the audit trail keeps entries of the class security.",
+  ),
+  auditActivityDays: setting(
+    integer(1, 36_500),
+    90,
+    "Days for which the audit trail keeps entries of the class activity.",
+  ),
   auditAddresses: setting(
     oneOf("pseudonym", "plain"),
     "pseudonym",
     "How client addresses stand in the audit trail.",
+  ),
+  auditSubjects: setting(
+    oneOf("plain", "pseudonym"),
+    "plain",
+    "How subjects stand in the audit trail, where a request brings them there.",
+  ),
+  auditPayloads: setting(
+    payloadPolicyList,
+    [],
+    "Of which inferences the audit trail keeps, sealed, what was asked and answered.",
+  ),
+  auditSinks: setting(
+    auditSinkList,
+    [],
+    "Where copies of the audit trail go. The trail in the data folder is always written, and first.",
   ),
   logLevel: setting(oneOf("debug", "info", "warn", "error"), "info", "Least grave level that is logged."),
   adminPassword: secret(
@@ -258,8 +328,40 @@ export const SETTINGS = {
     "Password of the first user, admin. Used at the first start only.",
   ),
   masterKey: secret(
-    text("32 random bytes in base64url (43 characters)", /^[A-Za-z0-9_-]{43}$/),
-    "Key over all keys at rest.",
+    text(
+      "32 random bytes in base64url (43 characters); several are separated by white space",
+      /^[A-Za-z0-9_-]{43}(?:\s+[A-Za-z0-9_-]{43}){0,9}\s*$/,
+    ),
+    "Key over all keys at rest. Of several, the first wraps and all open: docs/vault.md says how one is replaced.",
+  ),
+  keyServiceUrl: setting(
+    origin,
+    undefined,
+    "Key service (HashiCorp Vault, OpenBao) that has the master key, in the place of masterKey.",
+  ),
+  keyServiceMount: setting(
+    text("a path of letters, digits, - and _", /^[A-Za-z0-9_-]{1,64}(?:\/[A-Za-z0-9_-]{1,64}){0,7}$/),
+    "transit",
+    "Where the transit engine of the key service is mounted.",
+  ),
+  keyServiceKey: setting(
+    text("1 to 128 letters, digits, - and _", /^[A-Za-z0-9_-]{1,128}$/),
+    "portcullis",
+    "Name of the master key in the key service.",
+  ),
+  keyServiceToken: secret(
+    text("1 to 4096 printable characters without spaces", /^[\x21-\x7e]{1,4096}$/),
+    "Token that the key service lets in. From a file, it is read again when the service refuses it.",
+  ),
+  keyServiceNamespace: setting(
+    text("a path of letters, digits, - and _", /^[A-Za-z0-9_-]{1,64}(?:\/[A-Za-z0-9_-]{1,64}){0,7}\/?$/),
+    undefined,
+    "Namespace of the key service, where it has such.",
+  ),
+  keyServiceCaFile: setting(
+    path,
+    undefined,
+    "Certificates of the authorities that calls to the key service trust besides those of the runtime, PEM.",
   ),
   signingKey: secret(
     text(
@@ -278,7 +380,9 @@ export const SETTINGS = {
   | Setting<UpstreamModelSetting[]>
   | Setting<RoleCapsSetting>
   | Setting<IssuerSetting[]>
+  | Setting<SinkSetting[]>
   | Setting<LimitPolicySetting[]>
+  | Setting<PayloadPolicySetting[]>
   | Setting<BanSetting>
 >;
 

@@ -2,7 +2,19 @@
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"; // Crockford's base 32: no letter is taken for a digit
 
 /** The kinds of id. */
-export type IdPrefix = "req" | "usr" | "tok" | "key" | "run" | "ses" | "cli" | "pck" | "hld" | "ins" | "ban";
+export type IdPrefix =
+  | "req"
+  | "usr"
+  | "tok"
+  | "key"
+  | "run"
+  | "ses"
+  | "cli"
+  | "pck"
+  | "hld"
+  | "ins"
+  | "ban"
+  | "pay" | "akey";
 
 // Random bytes are drawn in one large piece: a draw costs far more than its bytes.
 const pool = new Uint8Array(4096);
@@ -26,4 +38,11 @@ export function newId(prefix: IdPrefix, nowMs: number): string {
   }
   for (let position = 0; position < 16; position++) text += ALPHABET.charAt((pool[poolUsed++] ?? 0) & 31);
   return `${prefix}_${text}`;
+}
+
+/** When an id of ours was made: milliseconds since 1970. */
+export function timeOfId(id: string): number {
+  let time = 0;
+  for (const character of id.slice(4, 14)) time = time * 32 + ALPHABET.indexOf(character);
+  return time;
 }

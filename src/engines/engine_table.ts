@@ -11,21 +11,35 @@ export interface EngineTable {
   close(): Promise<void>;
 }
 
+/** A table whose engines come and go. */
+export interface ChangingEngineTable extends EngineTable {
+  /** From now on this engine computes its model; one that did so before is taken out and not closed. */
+  put(engine: Engine): void;
+  /** Takes an engine out, unless another has its place by now. It is not closed. */
+  remove(engine: Engine): void;
+}
+
 /**
- * Makes the table; closing it closes the engines.
+ * Makes the table; closing it closes the engines that are in it.
  *
  * @throws Error when two engines compute one model
  */
-export function createEngineTable(engines: readonly Engine[]): EngineTable {
+export function createEngineTable(engines: readonly Engine[]): ChangingEngineTable {
   const byModel = new Map(engines.map((engine) => [engine.modelId, engine]));
   if (byModel.size !== engines.length) {
     throw new Error("Cannot make an engine table: a model has two engines");
   }
   return {
     get: (modelId) => byModel.get(modelId),
-    states: () => engines.map((engine) => ({ modelId: engine.modelId, state: engine.state() })),
+    states: () => [...byModel].map(([modelId, engine]) => ({ modelId, state: engine.state() })),
+    put(engine) {
+      byModel.set(engine.modelId, engine);
+    },
+    remove(engine) {
+      if (byModel.get(engine.modelId) === engine) byModel.delete(engine.modelId);
+    },
     close: async () => {
-      await Promise.all(engines.map((engine) => engine.close()));
+      await Promise.all([...byModel.values()].map((engine) => engine.close()));
     },
   };
 }

@@ -3,6 +3,7 @@ import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { RequestRecord } from "../audit/request_record.ts";
 import type { AuditTrail } from "../audit/audit_trail.ts";
+import type { SubjectLabels } from "../audit/subject_labels.ts";
 import { newId } from "../encoding/ids.ts";
 import {
   type AddressBytes,
@@ -84,6 +85,8 @@ export interface GateParts {
   readonly trustedProxies: readonly AddressRange[];
   /** How an address stands in the audit trail. */
   readonly labelAddress: (address: string) => string;
+  /** How subjects do. */
+  readonly subjects: SubjectLabels;
 }
 
 /** The gate in use: its parts, and what it keeps count of. */
@@ -199,11 +202,12 @@ async function pass(
   // 3. The client's address.
   const address = addressOf(request, peer, parts);
   const addressText = formatAddress(address);
-  const record = new RequestRecord(parts.trail, {
-    request: id,
-    address: parts.labelAddress(addressText),
-    route: `${route.method} ${route.path}`,
-  });
+  const record = new RequestRecord(
+    parts.trail,
+    { request: id, address: parts.labelAddress(addressText), route: `${route.method} ${route.path}` },
+    parts.subjects,
+    request.headers,
+  );
   const exchange: Exchange = {
     id,
     request,

@@ -1,13 +1,12 @@
 // Clients: programs with an account of their own (OAuth 2.0), which prove themselves with a secret or with a private key.
 import { canonicalJson } from "../encoding/canonical_json.ts";
-import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { newId } from "../encoding/ids.ts";
 import { Fault } from "../faults/fault.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import type { KeyRing } from "../vault/key_ring.ts";
-import type { SealedTable } from "../vault/sealed_store.ts";
+import { isSameVersion, type SealedTable } from "../vault/sealed_store.ts";
 import {
   checkClientKeys,
   type ClientAccount,
@@ -156,7 +155,7 @@ export function openClients(options: {
       const keys = await checkClientKeys(authentication, next.keys);
       for (;;) {
         const standing = await readRecord(id);
-        if (standing === undefined || !constantTimeEqual(standing.version, found.version)) return false;
+        if (standing === undefined || !isSameVersion(standing.version, found.version)) return false;
         const { name, roles, disabled } = next;
         // When it is enabled too: a token that was being issued while it was disabled is as old as that.
         const endsTokens = disabled || standing.value.disabled || !hasAll(keys, standing.value.keys);

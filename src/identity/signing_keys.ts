@@ -1,12 +1,11 @@
 // Signing keys: the Ed25519 keys of our own tokens, rotated with overlap, and their public halves as a JWK set (RFC 7517, RFC 8037).
 import { calculateJwkThumbprint, exportJWK, importPKCS8 } from "jose";
 import type { JsonValue } from "../encoding/canonical_json.ts";
-import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { Fault } from "../faults/fault.ts";
 import type { ChangeFeed } from "../store/change_feed.ts";
 import type { RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
-import { everyRecord, type SealedTable } from "../vault/sealed_store.ts";
+import { everyRecord, isSameVersion, type SealedTable } from "../vault/sealed_store.ts";
 
 /** A public key as RFC 8037 §2 writes it. */
 export interface PublicJwk {
@@ -119,7 +118,7 @@ export async function openSigningKeys(options: {
       const read = new Map<string, OpenKey>();
       for await (const { key, value, version } of everyRecord(table)) {
         const known = keys.get(key);
-        const isSame = known !== undefined && constantTimeEqual(known.version, version);
+        const isSame = known !== undefined && isSameVersion(known.version, version);
         read.set(key, isSame ? known : await openKey(value, version));
       }
       if (before === changes) return keep(read);

@@ -1,12 +1,11 @@
 // Users: the accounts of this server, sealed at rest by their ids, and found by a pseudonym of their name.
 import type { JsonValue } from "../encoding/canonical_json.ts";
-import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { newId } from "../encoding/ids.ts";
 import { Fault } from "../faults/fault.ts";
 import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import type { KeyRing } from "../vault/key_ring.ts";
-import type { SealedTable } from "../vault/sealed_store.ts";
+import { isSameVersion, type SealedTable } from "../vault/sealed_store.ts";
 import type { Kept } from "./kept.ts";
 import { hashPassword } from "./password_hash.ts";
 import type { Standing, Standings } from "./standings.ts";
@@ -104,7 +103,7 @@ export async function openUsers(options: {
 
   async function stands({ value: { id }, version }: Kept<User>): Promise<boolean> {
     const record = await table.read(id);
-    return record !== undefined && constantTimeEqual(record.version, version);
+    return record !== undefined && isSameVersion(record.version, version);
   }
 
   async function replace(found: Kept<User>, next: User, by?: Kept<User>): Promise<boolean> {

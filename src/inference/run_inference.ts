@@ -24,6 +24,7 @@ import type { Clock } from "../time/clock.ts";
 import type { Admission, AdmissionContext, Admitted, Candidate, Candidates } from "./admission.ts";
 import { boundRequest, itemsOf } from "./bound_request.ts";
 import { findModel, requireCapability } from "./find_model.ts";
+import { KeptPayload, type PayloadKeeping } from "./kept_payload.ts";
 import { type Ending, type Settlement, settlementOf } from "./settlement.ts";
 
 /** Around the request: who asks, its place in the trail, and when it is over. */
@@ -65,6 +66,8 @@ export interface RunInference {
   ): Promise<InferenceStream<StreamItem<T>>>;
   /** How many are under way at this moment. */
   underWay(): number;
+  /** How many of them are asked of this model, or may yet come to it. */
+  underWayOn(modelId: string): number;
   /** Ends all that is under way with Fault `stopping`; each of them is still recorded. What comes later does not begin. */
   stop(): void;
 }
@@ -77,6 +80,8 @@ export interface InferenceParts {
   readonly admission: Admission;
   /** How much one request of a principal may ask for. */
   readonly capsOf: (principal: Principal) => RequestCaps;
+  /** Absent: nothing of what is asked and answered is kept. */
+  readonly payloads?: PayloadKeeping | undefined;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -84,7 +89,7 @@ export interface InferenceParts {
 /** Makes the act over its parts. */
 export function openRunInference(parts: InferenceParts): RunInference {
   const { log, clock } = parts;
-  const underWay = new Set<AbortController>();
+  const underWay: UnderWay = new Map();
   let isStopping = false;
   let notBelievedMs = -Infinity;
 
@@ -129,7 +134,7 @@ export function openRunInference(parts: InferenceParts): RunInference {
         task: request.task,
         sha256: model.sha256,
         items: itemsOf(request),
-      });
+      }, await run.kept?.input(model.id, run.request));
     } catch (thrown) {
       run.withdraw();
       throw thrown;
@@ -143,10 +148,13 @@ export function openRunInference(parts: InferenceParts): RunInference {
       const settlement = settlementFor(run);
       const answer = await run.settled(
         settlement,
-        async () =>
-          settlement.answered(
+        async () => {
+          const answered = settlement.answered(
             await run.onSomeEngine((engine, bounds, request) => engine.run<T>(request, bounds)),
-          ),
+          );
+          run.kept?.answered<T>(asked.task as T, answered);
+          return answered;
+        },
       );
       return { model: run.model, answer, servedBy: run.trace.servedBy };
     },
@@ -162,10 +170,11 @@ export function openRunInference(parts: InferenceParts): RunInference {
     },
 
     underWay: () => underWay.size,
+    underWayOn: (modelId) => [...underWay.values()].filter((models) => models.includes(modelId)).length,
 
     stop() {
       isStopping = true;
-      for (const controller of underWay) controller.abort(stopped());
+      for (const controller of underWay.keys()) controller.abort(stopped());
     },
   };
 }
@@ -182,13 +191,17 @@ const ENGINE_FAULTS: readonly FaultKind[] = [
 
 const NOT_BELIEVED_EVERY_MS = 60_000;
 
+/** Each inference by what ends it, with the models that it may come to. */
+type UnderWay = Map<AbortController, readonly string[]>;
+
 /** One inference from its intent to its outcome. */
 class Run<Request extends TaskRequest> {
   readonly model: ServedModel;
   readonly trace: RunTrace = { servedBy: null, attempts: 0 };
+  readonly kept: KeptPayload | undefined;
   readonly #parts: InferenceParts;
   readonly #context: InferenceContext;
-  readonly #underWay: Set<AbortController>;
+  readonly #underWay: UnderWay;
   readonly #controller = new AbortController();
   #candidates: Candidates<Request>;
   /** The one that was tried last. */
@@ -203,7 +216,7 @@ class Run<Request extends TaskRequest> {
 
   constructor(
     parts: InferenceParts,
-    underWay: Set<AbortController>,
+    underWay: UnderWay,
     candidates: Candidates<Request>,
     context: InferenceContext,
   ) {
@@ -214,6 +227,10 @@ class Run<Request extends TaskRequest> {
     this.#startedMs = parts.clock.monotonic();
     this.#candidates = candidates;
     this.#current = candidates[0];
+    const { payloads } = parts;
+    if (payloads !== undefined) {
+      this.kept = new KeptPayload(payloads, context.principal, context.record.request);
+    }
   }
 
   /** The request as it runs. */
@@ -236,7 +253,7 @@ class Run<Request extends TaskRequest> {
     const bounded = ({ model, request }: Candidate<Request>) => ({ model, request: admitted.bound(request) });
     this.#candidates = [bounded(first), ...others.map(bounded)];
     this.#current = this.#candidates[0];
-    this.#underWay.add(this.#controller);
+    this.#underWay.set(this.#controller, this.#candidates.map(({ model }) => model.id));
     if (signal.aborted) this.#controller.abort();
     else signal.addEventListener("abort", this.#onClientLeft, { once: true });
   }
@@ -274,6 +291,7 @@ class Run<Request extends TaskRequest> {
           this.model.id,
           model.id,
           FAULT_TABLE[(last ?? notReady(this.model)).kind].code,
+          await this.kept?.input(model.id, request),
         );
       }
       if (signal.aborted) throw abortedBy(signal);
@@ -336,6 +354,7 @@ class Run<Request extends TaskRequest> {
         if (signal.aborted) throw abortedBy(signal);
         if (items !== undefined) {
           settlement.sent(items);
+          this.kept?.sent(items);
           this.#anySent = true;
           return items;
         }
@@ -363,13 +382,14 @@ class Run<Request extends TaskRequest> {
     try {
       await this.#context.record.inferenceFinished({
         model: this.model.id,
+        sha256: this.ranOn.sha256,
         outcome: outcome === "completed" ? outcome : FAULT_TABLE[outcome].code,
         inputTokens: usage.inputTokens,
         outputTokens: usage.outputTokens,
         countedBy: usage.countedBy,
         ...this.trace,
         durationMs: Math.round(this.#parts.clock.monotonic() - this.#startedMs),
-      });
+      }, this.kept?.output(this.ranOn.id));
       this.#end(charged);
     } catch (thrown) {
       // A whole answer without its record does not leave: what nobody got costs nothing.

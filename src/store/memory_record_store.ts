@@ -1,6 +1,7 @@
 // The record store in memory: for tests, and the model of what the others must do.
+import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import type { Clock } from "../time/clock.ts";
-import { findsWhatItExpects, type RecordChange, type RecordStore } from "./record_store.ts";
+import { findsWhatItExpects, type RecordChange, type RecordPlace, type RecordStore } from "./record_store.ts";
 
 interface MemoryRecord {
   readonly value: Uint8Array<ArrayBuffer>;
@@ -18,10 +19,9 @@ export function openMemoryRecordStore(clock: Clock): RecordStore {
     return records;
   }
 
-  function write(changes: readonly RecordChange[]): boolean {
-    const made = changes.every((change) =>
-      findsWhatItExpects(change, live(change.table).get(change.key)?.value)
-    );
+  function write(changes: readonly RecordChange[], standing: readonly RecordPlace[] = []): boolean {
+    const made = standing.every(({ table, key }) => live(table).has(key)) &&
+      changes.every((change) => findsWhatItExpects(change, live(change.table).get(change.key)?.value));
     if (!made) return false;
     for (const { table, key, value, lifetime } of changes) {
       if (value === undefined) live(table).delete(key);
@@ -36,7 +36,17 @@ export function openMemoryRecordStore(clock: Clock): RecordStore {
       Promise.resolve(void write([{ table, key, value, ...(lifetime && { lifetime }) }])),
     create: (table, key, value, lifetime) =>
       Promise.resolve(write([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }])),
-    write: (changes) => Promise.resolve(write(changes)),
+    write: (changes, standing) => Promise.resolve(write(changes, standing)),
+    replace(table, replacements) {
+      let replaced = 0;
+      for (const { key, before, after } of replacements) {
+        const record = live(table).get(key);
+        if (record === undefined || !constantTimeEqual(record.value, before)) continue;
+        live(table).set(key, { ...record, value: after.slice() });
+        replaced++;
+      }
+      return Promise.resolve(replaced);
+    },
     delete: (table, key) => Promise.resolve(live(table).delete(key)),
     list: (table, { after, limit }) =>
       Promise.resolve(
@@ -46,6 +56,8 @@ export function openMemoryRecordStore(clock: Clock): RecordStore {
           .slice(0, limit)
           .map(([key, { value }]) => ({ key, value: value.slice() })),
       ),
+    tables: () => Promise.resolve([...tables.keys()].filter((table) => live(table).size > 0)),
+    scrub: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };
 }

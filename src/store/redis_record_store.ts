@@ -2,7 +2,7 @@
 import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
-import type { RecordChange, RecordStore, StoredRecord } from "./record_store.ts";
+import type { RecordChange, RecordPlace, RecordStore, StoredRecord } from "./record_store.ts";
 import type { Redis, RedisReply, RedisScript } from "./redis/redis.ts";
 import { openRedisMark, type RedisMark, requireMark } from "./redis_mark.ts";
 
@@ -29,8 +29,8 @@ const CHANGES_KEPT_MAX = 10_000;
 
 /**
  * KEYS: expiries, changes, their count, hash and order of each table, the hash of the store's mark. ARGV: now, prefix of hashes,
- * prefix of orders, what marks this write, index of the last change kept, two of the store's mark, then five a change: table, key,
- * what it expects, what is stored (nothing: it is deleted), and whether feeds are told.
+ * prefix of orders, what marks this write, index of the last change kept, two of the store's mark, how many records must stand, their
+ * tables and keys, then five a change: table, key, what it expects, what is stored (nothing: it is deleted), and whether feeds are told.
  *
  * The sweep comes first: it gives a Redis that is full its memory back, and where a cluster stops it half-way (it touches tables
  * that KEYS does not name) it has done no harm. What has expired is swept only when Redis's clock says so too, or one instance
@@ -51,7 +51,13 @@ for _, member in ipairs(expired) do
 end
 if #expired > 0 then redis.call("ZREM", KEYS[1], unpack(expired)) end
 
-for i = 8, #ARGV, 5 do
+local first = 9 + 2 * tonumber(ARGV[8])
+for i = 9, first - 1, 2 do
+  local stored = redis.call("HGET", ARGV[2] .. ARGV[i], ARGV[i + 1])
+  if not stored or tonumber(string.sub(stored, 1, ${EXPIRY_DIGITS})) <= now then return 0 end
+end
+
+for i = first, #ARGV, 5 do
   local expects = ARGV[i + 2]
   if expects ~= "anything" then
     local stored = redis.call("HGET", ARGV[2] .. ARGV[i], ARGV[i + 1])
@@ -65,7 +71,7 @@ for i = 8, #ARGV, 5 do
   end
 end
 
-for i = 8, #ARGV, 5 do
+for i = first, #ARGV, 5 do
   local records, order = ARGV[2] .. ARGV[i], ARGV[3] .. ARGV[i]
   local key, stored = ARGV[i + 1], ARGV[i + 3]
   local member = ARGV[i] .. ":" .. key
@@ -89,6 +95,25 @@ for i = 8, #ARGV, 5 do
 end
 redis.call("LTRIM", KEYS[2], 0, ARGV[5])
 return 1
+`,
+};
+
+/** KEYS: hash of a table, the hash of the store's mark. ARGV: now, two of the store's mark, then three a record: key, value before, after. */
+const REPLACE: RedisScript = {
+  lua: `
+${requireMark(2)}
+local replaced = 0
+for i = 4, #ARGV, 3 do
+  local stored = redis.call("HGET", KEYS[1], ARGV[i])
+  local expiry = stored and string.sub(stored, 1, ${EXPIRY_DIGITS})
+  if stored and tonumber(expiry) > tonumber(ARGV[1]) and string.sub(stored, ${
+    EXPIRY_DIGITS + 1
+  }) == ARGV[i + 1] then
+    redis.call("HSET", KEYS[1], ARGV[i], expiry .. ARGV[i + 2])
+    replaced = replaced + 1
+  end
+end
+return replaced
 `,
 };
 
@@ -138,8 +163,11 @@ export function openRedisRecordStore(
   const orderOf = (name: string): string => redis.key(ORDER + name);
   let writes = 0;
 
-  async function write(changes: readonly ScriptChange[]): Promise<boolean> {
-    const names = new Set(changes.map(({ table }) => nameOf(table)));
+  async function write(
+    changes: readonly ScriptChange[],
+    standing: readonly RecordPlace[] = [],
+  ): Promise<boolean> {
+    const names = new Set([...changes, ...standing].map(({ table }) => nameOf(table)));
     const made = mark.judge(
       await redis.run(
         WRITE,
@@ -157,6 +185,8 @@ export function openRedisRecordStore(
           `${nameOf(instance)}.${++writes}`,
           String(changesKeptMax),
           ...mark.words(),
+          String(standing.length),
+          ...standing.flatMap(({ table, key }) => [nameOf(table), key]),
           ...changes.flatMap((change) => [
             nameOf(change.table),
             change.key,
@@ -184,6 +214,12 @@ export function openRedisRecordStore(
     create: (table, key, value, lifetime) =>
       write([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }]),
     write,
+    async replace(table, replacements) {
+      const records = recordsOf(nameOf(table));
+      const words = replacements.flatMap(({ key, before, after }) => [key, before, after]);
+      const args = [String(clock.now()), ...mark.words(), ...words];
+      return Number(mark.judge(await redis.run(REPLACE, [records, mark.hash() ?? records], args)));
+    },
     delete: (table, key) => write([{ table, key, value: undefined, expects: "something" }]),
     async list(table, { after, limit }) {
       mark.check();
@@ -204,6 +240,23 @@ export function openRedisRecordStore(
       }
       return found;
     },
+    async tables() {
+      mark.check();
+      const prefix = recordsOf("");
+      const match = `${prefix.replace(/[\\*?[\]]/g, "\\$&")}*`;
+      const found = new Set<string>();
+      let cursor = "0";
+      do {
+        const reply = await redis.call(prefix, ["SCAN", cursor, "MATCH", match, "COUNT", String(PAGE_MAX)]);
+        const [next, keys] = Array.isArray(reply) ? reply as readonly RedisReply[] : [];
+        if (!Array.isArray(keys)) throw notOurs();
+        for (const key of keys) found.add(decodeURIComponent(textOf(key).slice(prefix.length)));
+        cursor = textOf(next);
+      } while (cursor !== "0");
+      return [...found];
+    },
+    // What was deleted stays in Redis's own files until it rewrites them.
+    scrub: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };
 }

@@ -2,7 +2,13 @@
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
-import { findsWhatItExpects, type RecordChange, type RecordStore } from "./record_store.ts";
+import {
+  findsWhatItExpects,
+  type RecordChange,
+  type RecordPlace,
+  type RecordStore,
+  type Replacement,
+} from "./record_store.ts";
 
 // FULL: a commit is on the disk before it is acknowledged. Writes here are rare (users, sign-outs), so its price is no matter.
 const SCHEMA = `
@@ -48,6 +54,15 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
   );
   const remove = prepare("DELETE FROM records WHERE collection = ? AND key = ? AND expires_at_ms > ?");
   const sweep = prepare("DELETE FROM records WHERE expires_at_ms <= ?");
+  const exchange = prepare(
+    "UPDATE records SET value = ? WHERE collection = ? AND key = ? AND value = ? AND expires_at_ms > ?",
+  );
+  // One step of the index for each table, however many records it has.
+  const selectTables = prepare(`
+    WITH RECURSIVE names (name) AS (
+      SELECT min(collection) FROM records
+      UNION ALL SELECT (SELECT min(collection) FROM records WHERE collection > name) FROM names WHERE name IS NOT NULL
+    ) SELECT name FROM names WHERE name IS NOT NULL`);
 
   guard("sweep", () => sweep.run(clock.now()));
   let sweptAtMs = clock.now();
@@ -57,14 +72,24 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
     return row === undefined ? undefined : bytesOf(row.value);
   };
 
-  function transact(changes: readonly RecordChange[]): boolean {
+  function inTransaction<Value>(act: () => Value): Value {
     // IMMEDIATE: the file is ours before anything is read, so what is judged is what is changed.
     database.exec("BEGIN IMMEDIATE");
     try {
+      const value = act();
+      database.exec("COMMIT");
+      return value;
+    } finally {
+      // Not after the commit, nor after an error at which SQLite itself has rolled back.
+      if (database.isTransaction) database.exec("ROLLBACK");
+    }
+  }
+
+  function transact(changes: readonly RecordChange[], standing: readonly RecordPlace[] = []): boolean {
+    return inTransaction(() => {
       const nowMs = clock.now();
-      const made = changes.every((change) =>
-        findsWhatItExpects(change, get(change.table, change.key, nowMs))
-      );
+      const made = standing.every(({ table, key }) => get(table, key, nowMs) !== undefined) &&
+        changes.every((change) => findsWhatItExpects(change, get(change.table, change.key, nowMs)));
       if (nowMs - sweptAtMs >= SWEEP_EVERY_MS) {
         sweep.run(nowMs);
         sweptAtMs = nowMs;
@@ -75,11 +100,30 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
           else upsert.run(table, key, value, lifetime?.expiresAtMs ?? NEVER_MS);
         }
       }
-      database.exec("COMMIT");
       return made;
+    });
+  }
+
+  /** In one transaction: the disk is asked once for all of them. */
+  function exchangeAll(table: string, replacements: readonly Replacement[]): number {
+    return inTransaction(() => {
+      let replaced = 0;
+      for (const { key, before, after } of replacements) {
+        replaced += Number(exchange.run(after, table, key, before, clock.now()).changes);
+      }
+      return replaced;
+    });
+  }
+
+  /** By `secure_delete` there are zeros where something was deleted or replaced; older pages may still be in the write-ahead log. */
+  function scrub(): void {
+    // Whoever reads the file keeps the log: to wait for that would hold everybody up.
+    database.exec("PRAGMA busy_timeout = 0");
+    try {
+      const row = database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
+      if (row?.busy !== 0) throw new Error("somebody else reads it");
     } finally {
-      // Not after the commit, nor after an error at which SQLite itself has rolled back.
-      if (database.isTransaction) database.exec("ROLLBACK");
+      database.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
     }
   }
 
@@ -100,7 +144,8 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
         "write",
         () => transact([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }]),
       ),
-    write: (changes) => attempt("write", () => transact(changes)),
+    write: (changes, standing) => attempt("write", () => transact(changes, standing)),
+    replace: (table, replacements) => attempt("write", () => exchangeAll(table, replacements)),
     delete: (table, key) => attempt("delete", () => remove.run(table, key, clock.now()).changes === 1),
     list: (table, { after, limit }) =>
       attempt(
@@ -111,6 +156,8 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
             value: bytesOf(row.value),
           })),
       ),
+    tables: () => attempt("list", () => selectTables.all().map(({ name }) => String(name))),
+    scrub: () => attempt("scrub", scrub),
     close: () => attempt("close", () => database.close()),
   };
 }

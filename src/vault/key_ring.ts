@@ -1,21 +1,46 @@
 // Key ring: the data keys, each wrapped under the master key in the store, and what is done with them.
 import { createHmac } from "node:crypto";
 import { encodeBase64url } from "../encoding/base64url.ts";
-import { newId } from "../encoding/ids.ts";
+import { newId, timeOfId } from "../encoding/ids.ts";
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
-import type { RecordChange, RecordStore } from "../store/record_store.ts";
+import { type ChangeFeed, NO_OTHERS } from "../store/change_feed.ts";
+import type { RecordPlace, RecordStore, StoredRecord } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
-import { importSealingKey, open, seal, type SealingKey, sealingKeyIdOf } from "./aead.ts";
+import {
+  importSealingKey,
+  open,
+  reseal,
+  seal,
+  type SealingKey,
+  sealingKeyIdIn,
+  sealingKeyIdOf,
+} from "./aead.ts";
+import type { MasterKey } from "./master_key.ts";
 
 /** What a keyed hash is for: no hash of one purpose is one of another. */
 export type HashPurpose =
   | "account"
   | "address"
   | "api_key"
+  | "audit_index"
   | "client_secret"
   | "dpop_nonce"
-  | "refresh_token";
+  | "refresh_token"
+  | "subject";
+/** A data key as it may be shown. */
+export interface DataKeyState {
+  /** `key_…` */
+  readonly id: string;
+  /** `seal`: seals values. `pseudonym`: hashes what has to be found or known again; there is one, and it stays. */
+  readonly kind: KeyKind;
+  /** `retired`: seals nothing any more, and opens what it sealed until it is destroyed. */
+  readonly state: "active" | "retired";
+  /** Milliseconds since 1970. */
+  readonly createdAtMs: number;
+  /** Whether it is wrapped under the newest master key. */
+  readonly isUnderNewestMasterKey: boolean;
+}
 
 /** Seals, opens, hashes and pseudonymises with keys that only the master key opens. */
 export interface KeyRing {
@@ -26,6 +51,11 @@ export interface KeyRing {
    * when it does not open.
    */
   open(place: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * The same value under the active key; undefined where it is under that already, or where no data key sealed it. Throws Fault
+   * `unavailable` when it does not open.
+   */
+  reseal(place: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer> | undefined>;
   /**
    * A keyed pseudonym (HMAC-SHA-256, 22 characters for 128 bits): the same for the same text and purpose, and no way
    * back without the key. For look-up keys and for audit records.
@@ -38,6 +68,30 @@ export interface KeyRing {
   keyedHash(purpose: HashPurpose, text: string): Uint8Array<ArrayBuffer>;
   /** The record that was written with the ring's first keys: where it does not stand, the store is not the one that has them. */
   readonly mark: StoreMark;
+  /** The id of the key that seals. */
+  activeKey(): string;
+  /** The keys as the store has them, the newest first. */
+  keys(): Promise<readonly DataKeyState[]>;
+  /**
+   * Makes a new key that seals from now on, here and, as soon as they hear of it, on all instances. Returns its id.
+   *
+   * @param beforeUse told the id before the key is kept; where it throws, there is no new key
+   * @throws Fault `unavailable` when the master key or the store cannot be used
+   */
+  rotate(beforeUse: (id: string) => Promise<void>): Promise<string>;
+  /**
+   * Wraps every data key that is not under the newest master key under that one.
+   *
+   * @param before told the id of each key before it is wrapped anew
+   * @returns how many there were
+   * @throws Fault `unavailable` when the master key or the store cannot be used; those that are done stay done
+   */
+  rewrap(before: (id: string) => Promise<void>): Promise<number>;
+  /**
+   * Destroys a key: nothing that it sealed opens any more, from no copy of the store's own files either. Throws Fault `internal` for
+   * one that is in use · `unavailable` when the store cannot be used: then it may be destroyed again.
+   */
+  destroy(id: string): Promise<void>;
 }
 
 /** A record by which one store is told from every other. Nobody ever changes it. */
@@ -47,44 +101,73 @@ export interface StoreMark {
   readonly value: Uint8Array<ArrayBuffer>;
 }
 
-const TABLE = "data_keys";
+/** The table of the data keys: its values are wrapped, not sealed. */
+export const DATA_KEY_TABLE = "data_keys";
 const MARK_TABLE = "installation";
 const MARK_KEY = "id";
 const MARK_BYTES = 16;
-const MASTER_KEY_ID = "master";
 const KEY_BYTES = 32;
+const DATA_KEY_ID = /^key_[0-9a-hjkmnp-tv-z]{26}$/;
 /** Record keys are `KIND.ID`: the newest of a kind sorts last. */
 type KeyKind = "seal" | "pseudonym";
+
+/** Where the data key rests that sealed a value; undefined for what no data key sealed. */
+export function dataKeyPlaceOf(bytes: Uint8Array<ArrayBuffer>): RecordPlace | undefined {
+  const id = sealingKeyIdIn(bytes);
+  return id !== undefined && DATA_KEY_ID.test(id)
+    ? { table: DATA_KEY_TABLE, key: recordKeyOf("seal", id) }
+    : undefined;
+}
 
 /**
  * Opens the ring, making its first keys in an empty store. Of instances that do so at the same moment one makes them, and the others
  * have the same.
  *
+ * @param feed tells of keys that others make and destroy
  * @throws Fault `unavailable` when the master key does not open the stored keys: it is not the one they were made under · when
  * the store has lost keys
  */
 export async function openKeyRing(
   store: RecordStore,
-  masterKey: Uint8Array<ArrayBuffer>,
+  master: MasterKey,
   clock: Clock,
+  feed: Pick<ChangeFeed, "follow"> = NO_OTHERS,
 ): Promise<KeyRing> {
-  const master = await importSealingKey(MASTER_KEY_ID, masterKey);
-  const { mark, stored, active, pseudonymKey } = await openKeys(store, master, clock);
+  const { mark, pseudonymKey, records } = await openKeys(store, master, clock);
   // A key of its own. No pseudonym can be this key: what those are made of holds a NUL.
-  const hashKey = createHmac("sha256", pseudonymKey.raw).update("keyed_hash").digest();
+  const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
 
-  const sealingKeys = new Map<string, SealingKey>();
-  async function addSealingKeys(keys: readonly DataKey[]): Promise<void> {
-    for (const { kind, id, raw } of keys) {
-      if (kind === "seal" && !sealingKeys.has(id)) sealingKeys.set(id, await importSealingKey(id, raw));
+  /** By their ids, the newest last. */
+  let sealingKeys: ReadonlyMap<string, SealingKey> = new Map();
+  let newest: SealingKey | undefined;
+  let lastReading: Promise<void> = Promise.resolve();
+
+  async function keep(records: readonly StoredRecord[]): Promise<void> {
+    const kept = new Map<string, SealingKey>();
+    for (const record of records) {
+      const { kind, id } = parseRecordKey(record.key);
+      if (kind !== "seal") continue;
+      kept.set(id, sealingKeys.get(id) ?? await importSealingKey(id, await unwrap(master, record)));
     }
+    sealingKeys = kept;
+    newest = [...kept.values()].at(-1);
   }
-  await addSealingKeys(stored);
-  const activeKey = await importSealingKey(active.id, active.raw);
+  /** One at a time: what is at hand never goes back to what was read before. */
+  function reload(): Promise<void> {
+    const reading = lastReading.then(async () => await keep(await listKeys(store)));
+    lastReading = reading.catch(() => {});
+    return reading;
+  }
+  await keep(records);
+  feed.follow(DATA_KEY_TABLE, reload);
 
+  function activeKey(): SealingKey {
+    if (newest === undefined) throw lostKeys();
+    return newest;
+  }
   async function sealingKey(id: string): Promise<SealingKey> {
     // A key is in the store before anything that it sealed.
-    if (!sealingKeys.has(id)) await addSealingKeys(await readKeys(store, master));
+    if (!sealingKeys.has(id)) await reload();
     const key = sealingKeys.get(id);
     if (key === undefined) {
       throw new Fault("unavailable", `Cannot open a sealed value: there is no data key ${id}`);
@@ -94,48 +177,102 @@ export async function openKeyRing(
 
   return {
     mark: { table: MARK_TABLE, key: MARK_KEY, value: mark },
-    seal: (place, plain) => seal(activeKey, place, plain),
+    seal: async (place, plain) => await seal(activeKey(), place, plain),
     async open(place, sealed) {
       const id = sealingKeyIdOf(sealed);
       return await open(sealingKeys.get(id) ?? await sealingKey(id), place, sealed);
     },
+    async reseal(place, sealed) {
+      const id = sealingKeyIdIn(sealed);
+      const to = activeKey();
+      const from = id === undefined || id === to.id ? undefined : sealingKeys.get(id);
+      return from && await reseal(from, to, place, sealed);
+    },
     pseudonym(purpose, text) {
-      const digest = createHmac("sha256", pseudonymKey.raw).update(`${purpose}\0`).update(encodeUtf8(text))
+      const digest = createHmac("sha256", pseudonymKey).update(`${purpose}\0`).update(encodeUtf8(text))
         .digest();
       return encodeBase64url(digest.subarray(0, 16));
     },
     // In one piece: this is asked at every request with an API key.
     keyedHash: (purpose, text) =>
       new Uint8Array(createHmac("sha256", hashKey).update(`${purpose}\0${text}`).digest()),
+    activeKey: () => activeKey().id,
+    async keys() {
+      const records = await listKeys(store);
+      const active = records.findLast(({ key }) => parseRecordKey(key).kind === "seal")?.key;
+      const states = records.map(async ({ key, value }): Promise<DataKeyState> => {
+        const { kind, id } = parseRecordKey(key);
+        return {
+          id,
+          kind,
+          state: kind === "pseudonym" || key === active ? "active" : "retired",
+          createdAtMs: timeOfId(id),
+          isUnderNewestMasterKey: await master.isCurrent(value),
+        };
+      });
+      return (await Promise.all(states)).sort((one, other) => one.id < other.id ? 1 : -1);
+    },
+    async rotate(beforeUse) {
+      await reload();
+      // Also where the clock went back, or is behind the one of the instance that made the last key: the newest sorts last.
+      const id = newId("key", Math.max(clock.now(), timeOfId(activeKey().id) + 1));
+      const record = await wrapNew(master, recordKeyOf("seal", id));
+      await beforeUse(id);
+      await store.write([{ table: DATA_KEY_TABLE, ...record, expects: "nothing" }]);
+      await reload();
+      return id;
+    },
+    async rewrap(before) {
+      let rewrapped = 0;
+      for (const { key, value } of await listKeys(store)) {
+        if (await master.isCurrent(value)) continue;
+        await before(parseRecordKey(key).id);
+        const raw = await unwrap(master, { key, value });
+        // Where another instance was quicker, it is done.
+        const after = await master.wrap(placeOf(key), raw);
+        await store.replace(DATA_KEY_TABLE, [{ key, before: value, after }]);
+        rewrapped++;
+      }
+      // What was wrapped under the old master key must not be found in the store's files.
+      if (rewrapped > 0) await store.scrub();
+      return rewrapped;
+    },
+    async destroy(id) {
+      await reload();
+      if (activeKey().id === id) {
+        throw new Fault("internal", `Cannot destroy the data key ${id}: it is in use`);
+      }
+      await store.delete(DATA_KEY_TABLE, recordKeyOf("seal", id));
+      await store.scrub();
+      await reload();
+    },
   };
 }
 
-interface DataKey {
-  readonly kind: KeyKind;
-  readonly id: string;
-  readonly raw: Uint8Array<ArrayBuffer>;
-}
-
 /** What rests in the store. */
-interface StoredKeys {
+interface OpenedKeys {
   readonly mark: Uint8Array<ArrayBuffer>;
-  readonly stored: readonly DataKey[];
-  /** The newest of each kind. */
-  readonly active: DataKey;
-  readonly pseudonymKey: DataKey;
+  readonly records: readonly StoredRecord[];
+  /** The newest. */
+  readonly pseudonymKey: Uint8Array<ArrayBuffer>;
 }
 
-async function openKeys(store: RecordStore, master: SealingKey, clock: Clock): Promise<StoredKeys> {
+async function openKeys(store: RecordStore, master: MasterKey, clock: Clock): Promise<OpenedKeys> {
   for (;;) {
     // The mark before the keys: where it stands, they stood with it.
     const mark = await store.get(MARK_TABLE, MARK_KEY);
-    const stored = await readKeys(store, master);
-    const active = stored.findLast(({ kind }) => kind === "seal");
-    const pseudonymKey = stored.findLast(({ kind }) => kind === "pseudonym");
+    const records = await listKeys(store);
+    const newestOf = (kind: KeyKind): StoredRecord | undefined =>
+      records.findLast(({ key }) => parseRecordKey(key).kind === kind);
+    const [sealKey, pseudonymKey] = [newestOf("seal"), newestOf("pseudonym")];
     if (mark !== undefined) {
-      if (active !== undefined && pseudonymKey !== undefined) return { mark, stored, active, pseudonymKey };
-      throw new Fault("unavailable", "Cannot open the data keys: the store has lost them; restore it");
+      if (sealKey === undefined || pseudonymKey === undefined) throw lostKeys();
+      return { mark, records, pseudonymKey: await unwrap(master, pseudonymKey) };
     }
+    const newKey = async (kind: KeyKind) => ({
+      table: DATA_KEY_TABLE,
+      ...await wrapNew(master, recordKeyOf(kind, newId("key", clock.now()))),
+    });
     // A store from before there were marks has its keys already.
     await store.write([
       {
@@ -144,38 +281,53 @@ async function openKeys(store: RecordStore, master: SealingKey, clock: Clock): P
         value: crypto.getRandomValues(new Uint8Array(MARK_BYTES)),
         expects: "nothing",
       },
-      ...active === undefined ? [await newKey(master, "seal", clock)] : [],
-      ...pseudonymKey === undefined ? [await newKey(master, "pseudonym", clock)] : [],
+      ...sealKey === undefined ? [await newKey("seal")] : [],
+      ...pseudonymKey === undefined ? [await newKey("pseudonym")] : [],
     ]);
     // Read anew, whoever has made them.
   }
 }
 
-async function readKeys(store: RecordStore, master: SealingKey): Promise<DataKey[]> {
-  const keys: DataKey[] = [];
-  for (const { key, value } of await store.list(TABLE, { limit: 10_000 })) {
-    const [kind, id] = key.split(".");
-    if ((kind !== "seal" && kind !== "pseudonym") || id === undefined) {
-      throw new Fault("unavailable", `Cannot read data key ${key}: its kind is unknown`);
-    }
-    const raw = await open(master, placeOf(key), value).catch((cause) => {
-      throw new Fault(
-        "unavailable",
-        `Cannot open data key ${id}: the master key is not the one it was wrapped under, or it was altered`,
-        { cause },
-      );
-    });
-    keys.push({ kind, id, raw });
-  }
-  return keys;
+async function listKeys(store: RecordStore): Promise<readonly StoredRecord[]> {
+  return await store.list(DATA_KEY_TABLE, { limit: 10_000 });
 }
 
-async function newKey(master: SealingKey, kind: KeyKind, clock: Clock): Promise<RecordChange> {
-  const key = `${kind}.${newId("key", clock.now())}`;
+async function wrapNew(master: MasterKey, key: string): Promise<StoredRecord> {
   const raw = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
-  return { table: TABLE, key, value: await seal(master, placeOf(key), raw) };
+  return { key, value: await master.wrap(placeOf(key), raw) };
+}
+
+async function unwrap(master: MasterKey, { key, value }: StoredRecord): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return await master.unwrap(placeOf(key), value);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : "unknown";
+    throw new Fault(
+      "unavailable",
+      `Cannot open data key ${
+        parseRecordKey(key).id
+      }: the master key is not the one it was wrapped under, or it was altered (${why})`,
+      { cause },
+    );
+  }
+}
+
+function recordKeyOf(kind: KeyKind, id: string): string {
+  return `${kind}.${id}`;
+}
+
+function parseRecordKey(key: string): { readonly kind: KeyKind; readonly id: string } {
+  const [kind, id] = key.split(".");
+  if ((kind !== "seal" && kind !== "pseudonym") || id === undefined) {
+    throw new Fault("unavailable", `Cannot read data key ${key}: its kind is unknown`);
+  }
+  return { kind, id };
 }
 
 function placeOf(key: string): string {
-  return `${TABLE}/${key}`;
+  return `${DATA_KEY_TABLE}/${key}`;
+}
+
+function lostKeys(): Fault {
+  return new Fault("unavailable", "Cannot open the data keys: the store has lost them; restore it");
 }

@@ -27,7 +27,13 @@ export async function readOrMakePrivateFile(
   return text;
 }
 
-function readPrivateFile(file: string): string | undefined {
+/** Puts another text in the place of a private file's, or makes it: at any moment it holds the one or the other as a whole. */
+export function replacePrivateFile(file: string, text: string): void {
+  writeNewFile(file, encodeUtf8(text));
+}
+
+/** The text of a private file; undefined where there is none. Throws Fault `unavailable` where others may read it. */
+export function readPrivateFile(file: string): string | undefined {
   const bytes = readBytes(file);
   if (bytes === undefined) return undefined;
   const text = decodeUtf8(bytes);

@@ -1,16 +1,21 @@
 // Sealed store: one table of JSON records, each sealed with its table and key bound to it.
 import { canonicalJson, type JsonValue } from "../encoding/canonical_json.ts";
+import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { parseStrictJson } from "../encoding/strict_json.ts";
 import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import type { RecordChange, RecordLifetime, RecordStore } from "../store/record_store.ts";
+import { revisionOf } from "./aead.ts";
 import type { KeyRing } from "./key_ring.ts";
 
 /** A record as it stood when it was read. */
 export interface SealedRecord {
   readonly key: string;
   readonly value: JsonValue;
-  /** The bytes at rest. Each sealing has a nonce of its own: they name this version, and `changeOf` can expect them. */
+  /**
+   * The bytes at rest. Each sealing has a nonce of its own: they name this version, and `changeOf` can expect them. Whether two are of
+   * one version, `isSameVersion` tells: the same one may meanwhile rest under another data key.
+   */
   readonly version: Uint8Array<ArrayBuffer>;
 }
 
@@ -38,6 +43,21 @@ export interface SealedTable {
   isEmpty(): Promise<boolean>;
 }
 
+/**
+ * Where a sealed value rests, for the seal to be bound to it.
+ *
+ * @param field of a record that holds several sealed values: which of them
+ */
+export function placeOf(table: string, key: string, field?: string): string {
+  // No key holds a NUL: a field is never a part of one.
+  return field === undefined ? `${table}/${key}` : `${table}/${key}\0#${field}`;
+}
+
+/** Whether two versions of a record are one and the same, whatever keys they were sealed under. */
+export function isSameVersion(one: Uint8Array<ArrayBuffer>, other: Uint8Array<ArrayBuffer>): boolean {
+  return constantTimeEqual(one, other) || constantTimeEqual(revisionOf(one), revisionOf(other));
+}
+
 const PAGE = 1000;
 
 /** Every record of a table, in the order of their keys. */
@@ -54,8 +74,12 @@ export async function* everyRecord(table: SealedTable): AsyncGenerator<SealedRec
 const DEPTH_MAX = 16;
 
 /** Puts a seal around one table of a store. Throws Fault `unavailable` where a record was altered or moved. */
-export function sealedTable(store: RecordStore, keyRing: KeyRing, table: string): SealedTable {
-  const place = (key: string): string => `${table}/${key}`;
+export function sealedTable(
+  store: RecordStore,
+  keyRing: Pick<KeyRing, "seal" | "open">,
+  table: string,
+): SealedTable {
+  const place = (key: string): string => placeOf(table, key);
   const sealed = (key: string, value: JsonValue): Promise<Uint8Array<ArrayBuffer>> =>
     keyRing.seal(place(key), encodeUtf8(canonicalJson(value)));
   async function opened(key: string, bytes: Uint8Array<ArrayBuffer>): Promise<JsonValue> {

@@ -53,6 +53,11 @@ const MATRIX: Readonly<Record<Action, readonly [Reach, Reach, Reach, Reach, Reac
   "usage:read": ["*", "*", "*", "own", "team"],
   "ban:read": ["*", "*", "*", "-", "-"],
   "ban:write": ["*", "*", "-", "-", "-"],
+  "audit:read": ["*", "-", "*", "-", "-"],
+  "payload:read": ["*", "-", "-", "-", "-"],
+  "payload:destroy": ["*", "-", "-", "-", "-"],
+  "vault:rotate": ["*", "-", "-", "-", "-"],
+  "model:write": ["*", "*", "-", "-", "-"],
 };
 
 /** What has to be readable for an action on an object to be told of, by hand as well. */
@@ -66,6 +71,8 @@ const READING: Readonly<Partial<Record<Action, Action>>> = {
   "team:write": "team:read",
   "model:infer": "model:read",
   "ban:write": "ban:read",
+  "payload:destroy": "payload:read",
+  "model:write": "model:read",
 };
 
 const REACHED: Readonly<Record<Reach, readonly (keyof typeof OBJECTS)[]>> = {

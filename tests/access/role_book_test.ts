@@ -9,7 +9,7 @@ import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
@@ -18,7 +18,7 @@ import { grantsOf } from "./principal_of.ts";
 async function openMatter() {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const table = sealedTable(store, keyRing, "roles");
   return { store, table, open: (over: RecordStore = store) => openRoleBook(over, table, NO_OTHERS) };
 }

@@ -8,14 +8,14 @@ import { generateSigningKey } from "../../src/identity/signing_keys.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { trustOver } from "../support/trust_over.ts";
 
 async function openMatter() {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const log = openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) });
   const settings = {
     publicUrl: "https://ai.example.com",

@@ -1,30 +1,33 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { setImmediate } from "node:timers";
-import { type AuditTrail, type DurableAuditTrail, openAuditTrail } from "../../src/audit/audit_trail.ts";
+import {
+  type AuditTrail,
+  type AuditTrailOptions,
+  type DurableAuditTrail,
+  openAuditTrail,
+} from "../../src/audit/audit_trail.ts";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
+import { openEvent } from "../../src/audit/sealed_event.ts";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
 import { Fault } from "../../src/faults/fault.ts";
-import { systemClock } from "../../src/time/clock.ts";
-import { numbered, numberedUpTo, TrailFolder, until } from "./trail_folder.ts";
+import {
+  numbered,
+  numberedUpTo,
+  signingKeyOf,
+  TRAIL_KEYS,
+  TrailFolder,
+  trailOptions,
+  until,
+} from "./trail_folder.ts";
 
-interface TrailSettings {
-  readonly timeoutMs?: number;
-  readonly waitingMax?: number;
+interface TrailSettings extends Partial<AuditTrailOptions> {
   readonly startWorker?: () => Worker;
 }
 
 function open(folder: TrailFolder, settings: TrailSettings = {}): Promise<DurableAuditTrail> {
-  const { directory, checkpointDirectory } = folder;
-  const { timeoutMs = 20_000, waitingMax = 1_000, startWorker } = settings;
-  const options = {
-    directory,
-    checkpointDirectory,
-    clock: systemClock,
-    segmentBytesMax: 1_000_000,
-    timeoutMs,
-    waitingMax,
-  };
+  const { startWorker, ...given } = settings;
+  const options = trailOptions(folder, given);
   return startWorker === undefined ? openAuditTrail(options) : openAuditTrail(options, startWorker);
 }
 
@@ -166,6 +169,7 @@ function finished(outcome: string): AuditEvent & { type: "inference.finished" } 
     address: "192.0.2.1",
     route: "POST /v1/embeddings",
     model: "m",
+    sha256: null,
     outcome,
     inputTokens: 3,
     outputTokens: 0,
@@ -181,14 +185,10 @@ function finished(outcome: string): AuditEvent & { type: "inference.finished" } 
 Deno.test("a trail on disk goes on where it was left, with the clock's time in each entry", async () => {
   await using folder = new TrailFolder();
   for (const number of [1, 2]) {
-    const trail = await openAuditTrail({
-      directory: `${folder.root}/new/trail`,
-      checkpointDirectory: `${folder.root}/new/checkpoint`,
-      clock: { now: () => number * 1_000, monotonic: () => 0 },
-      segmentBytesMax: 1_000_000,
-      timeoutMs: 20_000,
-      waitingMax: 10,
-    });
+    const trail = await openAuditTrail(trailOptions(
+      { directory: `${folder.root}/new/trail`, checkpointDirectory: `${folder.root}/new/checkpoint` },
+      { clock: { now: () => number * 1_000, monotonic: () => 0 } },
+    ));
     await trail.record(numbered(number));
     await trail.close();
   }
@@ -244,7 +244,7 @@ Deno.test("a second trail on the same folders is refused until the first is clos
 Deno.test("a trail whose end was cut is not opened", async () => {
   await using folder = new TrailFolder();
   folder.write(numberedUpTo(3));
-  folder.setLines(folder.lines().slice(0, 2));
+  folder.setLines(folder.lines().slice(0, 3));
   await rejects(open(folder), unavailable(/ends before entry 3/));
   deepStrictEqual(folder.numbers(), [1, 2]);
 });
@@ -333,11 +333,11 @@ Deno.test("a bound on their text holds events back before waitingMax does", asyn
   await nextTurn();
   const taken: Promise<void>[] = [];
   const refused: Promise<void>[] = [];
-  for (let number = 1; number <= 20; number++) {
+  for (let number = 1; number <= 260; number++) {
     const record = trail.record({ type: "server.stopped", reason: "x".repeat(65_000) });
-    (number <= 16 ? taken : refused).push(record);
+    (number <= 257 ? taken : refused).push(record);
   }
-  for (const record of refused) await rejects(record, unavailable(/16 events wait already/));
+  for (const record of refused) await rejects(record, unavailable(/257 events wait already/));
   unhang(folder);
   await Promise.all([first, ...taken]);
   await trail.close();
@@ -361,6 +361,179 @@ Deno.test("a worker that dies is replaced, and no acknowledged event is lost", a
   const numbers = folder.numbers();
   strictEqual(numbers[0], 1);
   strictEqual(numbers.at(-1), 3);
+  await requireIntact(folder);
+});
+
+// --- Inferences that a crash broke off -----------------------------------------------------------------------------
+
+const REQUESTER = {
+  issuer: "https://issuer.example",
+  subject: "usr_1",
+  team: "team",
+  credential: "tok_1",
+  address: "192.0.2.1",
+  route: "POST /v1/embeddings",
+};
+
+function started(request: string): AuditEvent {
+  return {
+    type: "inference.started",
+    ...REQUESTER,
+    request,
+    model: "m",
+    task: "embedding",
+    sha256: null,
+    items: 1,
+    decision: "allowed",
+  };
+}
+
+function interrupted(request: string, intent: number): AuditEvent {
+  return { type: "inference.interrupted", ...REQUESTER, request, model: "m", intent };
+}
+
+for (const sealing of [undefined, { id: "akey_s", raw: new Uint8Array(32).fill(9) }]) {
+  const sealed = sealing !== undefined;
+  Deno.test(`inferences that were under way when the server died are recorded as interrupted, once, ${sealed ? "sealed" : "plain"}`, async () => {
+    await using folder = new TrailFolder();
+    const settings: TrailSettings = {
+      segmentBytesMax: 3_000,
+      sealed,
+      keys: { ...TRAIL_KEYS, sealing },
+      sealingKeys: () => new Map(sealing && [[sealing.id, sealing.raw]]),
+    };
+    const requests = Array.from({ length: 250 }, (_, index) => `req_${index}`);
+    const first = await open(folder, settings);
+    await Promise.all(requests.map((request) => first.record(started(request))));
+    for (const request of requests.slice(0, 247)) await first.record({ ...finished("completed"), request });
+    await first.close();
+    for (let restart = 0; restart < 2; restart++) await (await open(folder, settings)).close();
+    const events = folder.entries().map(({ seq, event }) =>
+      openEvent(settings.sealingKeys?.() ?? new Map(), seq, event)
+    );
+    deepStrictEqual(events.slice(250 + 247), [
+      interrupted("req_247", 248),
+      interrupted("req_248", 249),
+      interrupted("req_249", 250),
+    ]);
+    await requireIntact(folder);
+  });
+}
+
+Deno.test("a start that dies while it records what was interrupted is finished by the next one", async () => {
+  await using folder = new TrailFolder();
+  const first = await open(folder);
+  await Promise.all(["req_1", "req_2", "req_3"].map((request) => first.record(started(request))));
+  await first.record(interrupted("req_2", 2));
+  await first.close();
+  const second = await open(folder);
+  await second.close();
+  deepStrictEqual(folder.entries().map(({ event }) => [event.type, event.request]).slice(3), [
+    ["inference.interrupted", "req_2"],
+    ["inference.interrupted", "req_1"],
+    ["inference.interrupted", "req_3"],
+  ]);
+});
+
+Deno.test("a worker that dies interrupts nothing: the inferences go on", async () => {
+  await using folder = new TrailFolder();
+  let workers = 0;
+  const trail = await open(folder, {
+    startWorker: () => {
+      workers++;
+      return startStubDisk(folder);
+    },
+  });
+  await trail.record(started("req_1"));
+  Deno.writeTextFileSync(`${folder.root}/disk.die`, "");
+  await trail.record(numbered(1)).catch(() => {});
+  await until(() => workers === 2 && trail.healthy());
+  await trail.record({ ...finished("completed"), request: "req_1" });
+  await trail.close();
+  await (await open(folder)).close();
+  strictEqual(folder.entries().some(({ event }) => event.type === "inference.interrupted"), false);
+});
+
+// --- Signed checkpoints --------------------------------------------------------------------------------------------
+
+/** How many entries each signed checkpoint of the trail has seen. */
+function signedSizes(folder: TrailFolder): number[] {
+  return folder.notes().map((note) => Number(note.split("\n")[1]));
+}
+
+Deno.test("a checkpoint is signed behind the first entry, then behind so many, and at the close", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { checkpointEntriesMax: 3 });
+  for (let number = 1; number <= 8; number++) await trail.record(numbered(number));
+  await trail.close();
+  deepStrictEqual(signedSizes(folder), [1, 4, 7, 8]);
+  await requireIntact(folder);
+});
+
+Deno.test("a checkpoint is signed when there has been something new for so long, and none when there is not", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { checkpointMs: 100 });
+  await trail.record(numbered(1));
+  await trail.record(numbered(2));
+  await until(() => folder.notes().length === 2);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  strictEqual(folder.notes().length, 2);
+  await trail.record(numbered(3));
+  await until(() => folder.notes().length === 3);
+  await trail.close();
+  deepStrictEqual(signedSizes(folder), [1, 2, 3]);
+});
+
+Deno.test("what a server that died left unsigned is signed by the next one", async () => {
+  await using folder = new TrailFolder();
+  folder.write([numbered(1)]);
+  folder.writeAndDie(numberedUpTo(3, 2));
+  const trail = await open(folder, { checkpointMs: 100 });
+  await until(() => folder.notes().length === 2);
+  await trail.close();
+  deepStrictEqual(signedSizes(folder), [1, 3]);
+});
+
+Deno.test("a checkpoint that cannot be signed is told once, fails no record, and comes when it can be written", async () => {
+  await using folder = new TrailFolder();
+  const told: string[] = [];
+  const trail = await open(folder, {
+    checkpointEntriesMax: 1,
+    checkpointMs: 100,
+    onCheckpointFailed: (fault) => told.push(fault.message),
+  });
+  const obstacle = `${folder.checkpointDirectory}/trail.vkey`;
+  Deno.mkdirSync(obstacle);
+  for (let number = 1; number <= 3; number++) await trail.record(numbered(number));
+  await until(() => told.length > 0);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  strictEqual(told.length, 1);
+  match(told[0] ?? "", /Cannot sign an audit checkpoint: /);
+  strictEqual(trail.healthy(), true);
+  Deno.removeSync(obstacle);
+  await until(() => folder.notes().length === 1);
+  await trail.close();
+  deepStrictEqual(signedSizes(folder), [3]);
+  await requireIntact(folder);
+});
+
+Deno.test("new keys sign and seal from the next entry on, and the key before hands over", async () => {
+  await using folder = new TrailFolder();
+  const sealing = (id: string) => ({ id, raw: new Uint8Array(32).fill(1) });
+  const keys = { ...TRAIL_KEYS, sealing: sealing("akey_s") };
+  const trail = await open(folder, { sealed: true, keys, checkpointEntriesMax: 1 });
+  await trail.record(numbered(1));
+  await until(() => folder.notes().length === 1);
+  trail.useKeys({ ...keys, signing: signingKeyOf(2), older: [keys.signing], sealing: sealing("akey_t") });
+  await until(() => folder.notes().length === 2);
+  await trail.record(numbered(2));
+  await trail.close();
+  deepStrictEqual(folder.entries().map(({ event }) => event.key), ["akey_s", "akey_t"]);
+  deepStrictEqual(folder.notes().map((note) => [note.includes("next-key "), note.match(/^— /gm)?.length]), [
+    [false, 1],
+    [true, 2],
+    [false, 1],
+  ]);
   await requireIntact(folder);
 });
 
@@ -399,7 +572,7 @@ Deno.test({
     await using folder = new TrailFolder();
     ok(await mount(folder.directory));
     try {
-      const trail = await open(folder);
+      const trail = await open(folder, { checkpointEntriesMax: 1 });
       await trail.record(numbered(1));
       const ballast = `${folder.directory}/ballast`;
       fill(ballast);

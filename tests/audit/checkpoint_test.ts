@@ -2,19 +2,19 @@ import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import { decodeCheckpoint, encodeCheckpoint } from "../../src/audit/checkpoint.ts";
 
-const CHECKPOINT = { seq: 12, hash: "ab".repeat(32), segment: "audit-000003.jsonl" };
+const CHECKPOINT = { seq: 12, hash: "ab".repeat(32), root: "cd".repeat(32), segment: "audit-000003.jsonl" };
 
 Deno.test("a checkpoint reads back as it was written, always in as many bytes", () => {
   for (const checkpoint of [CHECKPOINT, { ...CHECKPOINT, seq: Number.MAX_SAFE_INTEGER }]) {
     const bytes = encodeCheckpoint(checkpoint);
-    strictEqual(bytes.length, 256);
+    strictEqual(bytes.length, 512);
     deepStrictEqual(decodeCheckpoint(bytes), { ok: true, value: checkpoint });
   }
 });
 
 Deno.test("a checkpoint with any byte changed is unreadable", () => {
   const bytes = encodeCheckpoint(CHECKPOINT);
-  fc.assert(fc.property(fc.nat({ max: 255 }), fc.integer({ min: 1, max: 255 }), (index, mask) => {
+  fc.assert(fc.property(fc.nat({ max: 511 }), fc.integer({ min: 1, max: 255 }), (index, mask) => {
     const changed = bytes.with(index, (bytes[index] ?? 0) ^ mask);
     deepStrictEqual(decodeCheckpoint(changed), { ok: false, reason: "unreadable" });
   }));
@@ -22,8 +22,8 @@ Deno.test("a checkpoint with any byte changed is unreadable", () => {
 
 Deno.test("a mix of two checkpoints, as a reader may meet it, is unreadable", () => {
   const old = encodeCheckpoint(CHECKPOINT);
-  const next = encodeCheckpoint({ ...CHECKPOINT, seq: 13, hash: "cd".repeat(32) });
-  for (let border = 1; border < 256; border++) {
+  const next = encodeCheckpoint({ ...CHECKPOINT, seq: 13, hash: "ef".repeat(32), root: "01".repeat(32) });
+  for (let border = 1; border < 512; border++) {
     const mix = old.slice();
     mix.set(next.subarray(0, border));
     const decoded = decodeCheckpoint(mix);
@@ -36,7 +36,7 @@ Deno.test("a mix of two checkpoints, as a reader may meet it, is unreadable", ()
 
 Deno.test("a short, empty or zeroed checkpoint is unreadable", () => {
   const bytes = encodeCheckpoint(CHECKPOINT);
-  for (const damaged of [bytes.subarray(0, 255), new Uint8Array(), new Uint8Array(256)]) {
+  for (const damaged of [bytes.subarray(0, 511), new Uint8Array(), new Uint8Array(512)]) {
     deepStrictEqual(decodeCheckpoint(damaged), { ok: false, reason: "unreadable" });
   }
 });

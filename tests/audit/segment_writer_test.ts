@@ -1,9 +1,22 @@
 import { deepStrictEqual, match, ok, strictEqual, throws } from "node:assert/strict";
-import { eventText } from "../../src/audit/event_text.ts";
-import { listSegments } from "../../src/audit/segment_files.ts";
+import { CompactRange } from "../../src/audit/merkle_tree.ts";
+import { intentStepOf } from "../../src/audit/open_intents.ts";
+import { openEvent } from "../../src/audit/sealed_event.ts";
+import {
+  formatHeader,
+  listSegments,
+  parseHeader,
+  type SegmentHeader,
+} from "../../src/audit/segment_files.ts";
+import { stubName, stubText } from "../../src/audit/segment_stub.ts";
+import { noteSigner, signNote } from "../../src/audit/signed_note.ts";
+import type { UnwrittenEvent } from "../../src/audit/segment_writer.ts";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
-import { numbered, numberedUpTo, TIME_MS, TrailFolder } from "./trail_folder.ts";
+import { numbered, numberedUpTo, TIME_MS, TRAIL_KEYS, TrailFolder, unwritten } from "./trail_folder.ts";
+
+const DAY_MS = 86_400_000;
 
 function unavailable(words: RegExp): (thrown: unknown) => boolean {
   return (thrown) => {
@@ -26,7 +39,7 @@ function lastUnseen(folder: TrailFolder): { before: Uint8Array; last: Uint8Array
   folder.write(numberedUpTo(2));
   const before = Deno.readFileSync(folder.segmentPath(1));
   const checkpoint = Deno.readFileSync(folder.checkpointPath);
-  folder.write([numbered(3)]);
+  folder.writeAndDie([numbered(3)]);
   Deno.writeFileSync(folder.checkpointPath, checkpoint);
   return { before, last: Deno.readFileSync(folder.segmentPath(1)).subarray(before.length) };
 }
@@ -46,7 +59,7 @@ Deno.test("a torn tail at every byte of the last line is cut off and no earlier 
       try {
         strictEqual(writer.head.seq, 2);
         deepStrictEqual(Deno.readFileSync(folder.segmentPath(1)), before);
-        writer.append([{ timeMs: TIME_MS, text: eventText(numbered(4)) }]);
+        writer.append([unwritten(numbered(4))]);
       } finally {
         writer.close();
       }
@@ -66,9 +79,9 @@ Deno.test("a whole entry that the checkpoint has not seen yet is kept", async ()
 
 Deno.test("a segment that a crash left empty is gone on with", async () => {
   await using folder = new TrailFolder();
-  folder.write(numberedUpTo(3), 600);
+  folder.write(numberedUpTo(3), 900);
   Deno.writeFileSync(folder.segmentPath(3), new Uint8Array());
-  folder.write(numberedUpTo(5, 4), 600);
+  folder.write(numberedUpTo(5, 4), 900);
   deepStrictEqual(listSegments(folder.directory), [1, 2, 3]);
   deepStrictEqual(folder.numbers(), [1, 2, 3, 4, 5]);
   await requireIntact(folder, 5);
@@ -76,11 +89,11 @@ Deno.test("a segment that a crash left empty is gone on with", async () => {
 
 Deno.test("a checkpoint that fell segments behind, as after a power loss, still leads to the end", async () => {
   await using folder = new TrailFolder();
-  folder.write(numberedUpTo(3), 600);
+  folder.write(numberedUpTo(3), 900);
   const checkpoint = Deno.readFileSync(folder.checkpointPath); // in segment 2
-  folder.write(numberedUpTo(9, 4), 600);
+  folder.write(numberedUpTo(9, 4), 900);
   Deno.writeFileSync(folder.checkpointPath, checkpoint);
-  folder.write([numbered(10)], 600);
+  folder.write([numbered(10)], 900);
   await requireIntact(folder, 10);
 });
 
@@ -88,27 +101,27 @@ const REFUSED: { state: string; spoil: (folder: TrailFolder) => void; words: Reg
   {
     state: "whose last whole entry was edited",
     spoil: (folder) =>
-      folder.setLines(folder.lines().with(2, folder.lines()[2]?.replace("2026", "2025") ?? "")),
-    words: /audit-000001\.jsonl line 3 is no entry as it was written \(hash_wrong\)/,
+      folder.setLines(folder.lines().with(3, folder.lines()[3]?.replace("2026", "2025") ?? "")),
+    words: /audit-000001\.jsonl line 4 is no entry as it was written \(hash_wrong\)/,
   },
   {
     state: "with a bad line in its middle",
-    spoil: (folder) => folder.setLines(folder.lines().with(1, "{")),
-    words: /audit-000001\.jsonl line 2 is no entry as it was written \(not_json\)/,
+    spoil: (folder) => folder.setLines(folder.lines().with(2, "{")),
+    words: /audit-000001\.jsonl line 3 is no entry as it was written \(not_json\)/,
   },
   {
     state: "with zero bytes in its middle",
-    spoil: (folder) => folder.setLines(folder.lines().toSpliced(1, 0, "\0\0\0")),
-    words: /line 2 is no entry/,
+    spoil: (folder) => folder.setLines(folder.lines().toSpliced(2, 0, "\0\0\0")),
+    words: /line 3 is no entry/,
   },
   {
     state: "with an entry dropped",
-    spoil: (folder) => folder.setLines(folder.lines().toSpliced(1, 1)),
-    words: /line 2 does not continue the chain \(seq_ahead\)/,
+    spoil: (folder) => folder.setLines(folder.lines().toSpliced(2, 1)),
+    words: /line 3 does not continue the chain \(seq_ahead\)/,
   },
   {
     state: "whose end was cut",
-    spoil: (folder) => folder.setLines(folder.lines().slice(0, 2)),
+    spoil: (folder) => folder.setLines(folder.lines().slice(0, 3)),
     words: /ends before entry 3, which the checkpoint has seen/,
   },
   {
@@ -181,20 +194,336 @@ Deno.test("a trail is opened by one writer at a time", async () => {
 
 Deno.test("segments grow to their bound and no further, and a batch is never split", async () => {
   await using folder = new TrailFolder();
-  const writer = folder.openWriter(600);
-  const batch = (numbers: number[]) =>
-    writer.append(numbers.map((number) => ({ timeMs: TIME_MS, text: eventText(numbered(number)) })));
+  // A header and two entries.
+  const writer = folder.openWriter(800);
+  const batch = (numbers: number[]) => writer.append(numbers.map((number) => unwritten(numbered(number))));
   try {
     batch([1]);
     batch([2]);
     batch([3, 4]); // would not fit any more
     batch([5, 6, 7, 8, 9]); // larger than a segment
     batch([10]);
+    writer.sign();
   } finally {
     writer.close();
   }
-  deepStrictEqual(listSegments(folder.directory).map((number) => folder.lines(number).length), [2, 2, 5, 1]);
+  deepStrictEqual(listSegments(folder.directory).map((number) => folder.lines(number).length), [3, 3, 6, 2]);
   await requireIntact(folder, 10);
+});
+
+// --- Headers -------------------------------------------------------------------------------------------------------
+
+function headers(folder: TrailFolder): SegmentHeader[] {
+  return listSegments(folder.directory).map((number) => {
+    const header = parseHeader(encodeUtf8(folder.lines(number)[0] ?? ""));
+    if (!header.ok) throw new Error(header.reason);
+    return header.value;
+  });
+}
+
+Deno.test("every segment begins with what stands before it", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(7), 1_000);
+  const entries = folder.entries();
+  const found = headers(folder);
+  ok(found.length > 2);
+  for (const [index, { segment, origin, seq, previous, range, open, time }] of found.entries()) {
+    strictEqual(segment, index + 1);
+    strictEqual(origin, found[0]?.origin);
+    strictEqual(previous, entries[seq - 1]?.hash ?? "0".repeat(64));
+    const tree = new CompactRange();
+    for (const { hash } of entries.slice(0, seq)) tree.append(hash);
+    deepStrictEqual(range, tree.hashes);
+    deepStrictEqual(open, []);
+    strictEqual(time, "2026-01-02T03:04:05.006Z");
+  }
+});
+
+Deno.test("a header torn at any byte is written again, also one without its line feed or with zeros behind it", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(4), 900);
+  const checkpoint = Deno.readFileSync(folder.checkpointPath);
+  const signed = Deno.readFileSync(folder.signedPath);
+  folder.writeAndDie([numbered(5)], 900);
+  const whole = Deno.readFileSync(folder.segmentPath(3));
+  const headerBytes = whole.indexOf(0x0a) + 1;
+  for (let kept = 0; kept <= headerBytes; kept++) {
+    for (const zeros of kept % 16 === 0 ? [0, 7] : [0]) {
+      Deno.writeFileSync(folder.segmentPath(3), new Uint8Array(kept + zeros));
+      using file = Deno.openSync(folder.segmentPath(3), { write: true });
+      file.writeSync(whole.subarray(0, kept));
+      Deno.writeFileSync(folder.checkpointPath, checkpoint);
+      Deno.writeFileSync(folder.signedPath, signed);
+      folder.writeAndDie([numbered(6)], 900);
+      deepStrictEqual(folder.numbers(), [1, 2, 3, 4, 6]);
+    }
+  }
+  deepStrictEqual(headers(folder).map(({ seq }) => seq), [0, 2, 4]);
+  folder.write([]);
+  await requireIntact(folder, 5);
+});
+
+const SPOILT_HEADERS: {
+  state: string;
+  of: number;
+  spoil: (header: SegmentHeader) => SegmentHeader;
+  words: RegExp;
+}[] = [
+  {
+    state: "another number of entries",
+    of: 2,
+    spoil: (header) => ({ ...header, seq: header.seq + 1, range: header.range }),
+    words: /has no compact range of 3 entries/,
+  },
+  {
+    state: "another entry before it",
+    of: 2,
+    spoil: (header) => ({ ...header, previous: "ab".repeat(32) }),
+    words: /does not continue the chain \(previous_wrong\)/,
+  },
+  {
+    state: "another compact range",
+    of: 2,
+    spoil: (header) => ({ ...header, range: ["ab".repeat(32)] }),
+    words: /is not the entry that the checkpoint has seen/,
+  },
+  {
+    state: "another segment's number",
+    of: 2,
+    spoil: (header) => ({ ...header, segment: 3 }),
+    words: /is the header of another segment/,
+  },
+  {
+    state: "another origin",
+    of: 2,
+    spoil: (header) => ({ ...header, origin: "other/trail" }),
+    words: /signed checkpoints are those of another trail/,
+  },
+  {
+    state: "entries before the first segment",
+    of: 1,
+    spoil: (header) => ({ ...header, seq: 1, range: ["ab".repeat(32)], open: [1] }),
+    words: /does not continue the trail \(seq\)/,
+  },
+];
+
+for (const { state, of, spoil, words } of SPOILT_HEADERS) {
+  Deno.test(`a trail with a header that names ${state} is refused`, async () => {
+    await using folder = new TrailFolder();
+    // The checkpoint's segment is the one with the header, and the reading begins there.
+    folder.write(numberedUpTo(of === 1 ? 2 : 4), 900);
+    const header = headers(folder)[of - 1];
+    ok(header !== undefined);
+    folder.setLines(folder.lines(of).with(0, formatHeader(spoil(header))), of);
+    throws(() => folder.openWriter(), unavailable(words));
+  });
+}
+
+Deno.test("a header that does not go on where the segment before it ends is refused", async () => {
+  for (const spoil of SPOILT_HEADERS.slice(1, 3).map((each) => each.spoil)) {
+    await using folder = new TrailFolder();
+    folder.write(numberedUpTo(2), 900);
+    const checkpoint = Deno.readFileSync(folder.checkpointPath); // in segment 1
+    folder.write(numberedUpTo(4, 3), 900);
+    Deno.writeFileSync(folder.checkpointPath, checkpoint);
+    const [, header] = headers(folder);
+    ok(header !== undefined);
+    folder.setLines(folder.lines(2).with(0, formatHeader(spoil(header))), 2);
+    throws(() => folder.openWriter(), unavailable(/audit-000002.jsonl line 1 does not continue the trail/));
+  }
+});
+
+Deno.test("a trail of the format before is refused with what to do, and left as it is", async () => {
+  await using folder = new TrailFolder();
+  Deno.writeTextFileSync(
+    folder.segmentPath(1),
+    '{"event":{"reason":"signal","type":"server.stopped"},"hash":"b112702c33975a15da78dc58e06316a77f769cfbd45e27c50a4585df9e637f1a",' +
+      '"previous":"0000000000000000000000000000000000000000000000000000000000000000","seq":1,"time":"2026-01-02T03:04:05.006Z"}\n',
+  );
+  Deno.writeTextFileSync(folder.checkpointPath, "{}".padEnd(256));
+  const seen = contents(folder);
+  throws(
+    () => folder.openWriter(),
+    unavailable(/verify it with the version that wrote it, then move audit and/),
+  );
+  deepStrictEqual(contents(folder), seen);
+});
+
+Deno.test("a segment that went as a whole is no gap where its stub stands, and one where none does", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(7), 900);
+  const [, second, third] = headers(folder);
+  ok(second !== undefined && third !== undefined);
+  Deno.removeSync(folder.segmentPath(2));
+  throws(() => folder.openWriter(900), unavailable(/segment audit-000002.jsonl is missing/));
+  const text = stubText({
+    origin: second.origin,
+    segment: 2,
+    first: second.seq + 1,
+    last: third.seq,
+    earliest: second.time,
+    latest: second.time,
+    previous: second.previous,
+    hash: third.previous,
+    rangeBefore: second.range,
+    rangeAfter: third.range,
+    removed: third.seq - second.seq,
+    classes: ["activity", "security"],
+    file: undefined,
+    replaced: "ab".repeat(32),
+    made: second.time,
+  });
+  const signer = noteSigner(TRAIL_KEYS.name, TRAIL_KEYS.signing.pkcs8);
+  Deno.writeTextFileSync(`${folder.directory}/${stubName(2)}`, signNote(text, [signer]));
+  folder.write([numbered(8)], 900);
+  await requireIntact(folder, 8);
+});
+
+// --- Days ----------------------------------------------------------------------------------------------------------
+
+Deno.test("a new UTC day begins a new segment, a clock that goes back does not", async () => {
+  await using folder = new TrailFolder();
+  const writer = folder.openWriter();
+  const days = [0, 0, 1, 0, -3, 1, 2];
+  for (const [index, day] of days.entries()) {
+    writer.append([unwritten(numbered(index + 1), TIME_MS + day * DAY_MS)]);
+  }
+  writer.sign();
+  writer.close();
+  deepStrictEqual(headers(folder).map(({ seq, time }) => [seq, time.slice(0, 10)]), [
+    [0, "2026-01-02"],
+    [2, "2026-01-03"],
+    [6, "2026-01-04"],
+  ]);
+  await requireIntact(folder, 7);
+});
+
+Deno.test("the day that a segment began on is known again after a restart", async () => {
+  await using folder = new TrailFolder();
+  const append = (number: number, day: number) => {
+    const writer = folder.openWriter();
+    writer.append([unwritten(numbered(number), TIME_MS + day * DAY_MS)]);
+    writer.close();
+  };
+  append(1, 0);
+  append(2, 0);
+  append(3, 1);
+  deepStrictEqual(headers(folder).map(({ seq }) => seq), [0, 2]);
+});
+
+// --- Intents -------------------------------------------------------------------------------------------------------
+
+const step = (type: "inference.started" | "inference.finished", request: string): UnwrittenEvent => ({
+  timeMs: TIME_MS,
+  text: `{"request":"${request}","type":"${type}"}`,
+  class: "activity",
+  step: intentStepOf({ type, request }),
+});
+const SEALING = { id: "akey_s", raw: new Uint8Array(32).fill(9) };
+
+for (const sealed of [false, true]) {
+  const options = {
+    sealed,
+    keys: { ...TRAIL_KEYS, sealing: SEALING },
+    sealingKeys: new Map([[SEALING.id, SEALING.raw]]),
+  };
+  Deno.test(`intents without outcome are found again, in this segment and in older ones, ${sealed ? "sealed" : "plain"}`, async () => {
+    await using folder = new TrailFolder();
+    const openIntents = (): [number, unknown][] => {
+      const writer = folder.openWriter(1_000, options);
+      const found = writer.takeInterrupted().map((
+        { seq, event },
+      ): [number, unknown] => [seq, event?.request]);
+      deepStrictEqual(writer.takeInterrupted(), []);
+      writer.close();
+      return found;
+    };
+    const append = (...events: UnwrittenEvent[]) => {
+      const writer = folder.openWriter(1_000, options);
+      for (const event of events) writer.append([event]);
+      writer.close();
+    };
+    append(step("inference.started", "req_1"), step("inference.started", "req_2"));
+    deepStrictEqual(openIntents(), [[1, "req_1"], [2, "req_2"]]);
+    append(
+      step("inference.finished", "req_1"),
+      ...Array.from({ length: 6 }, (_, index) => unwritten(numbered(index))),
+    );
+    append(step("inference.started", "req_3"));
+    ok(listSegments(folder.directory).length > 2);
+    deepStrictEqual(headers(folder).at(-1)?.open.slice(0, 1), [2]);
+    deepStrictEqual(openIntents(), [[2, "req_2"], [10, "req_3"]]);
+    append(step("inference.finished", "req_2"));
+    deepStrictEqual(openIntents(), [[10, "req_3"]]);
+    append(step("inference.finished", "req_3"));
+    deepStrictEqual(openIntents(), []);
+  });
+}
+
+Deno.test("an intent whose key is gone is not told of, and stays in the headers", async () => {
+  await using folder = new TrailFolder();
+  const sealed = { sealed: true, keys: { ...TRAIL_KEYS, sealing: SEALING } };
+  const writer = folder.openWriter(600, sealed);
+  for (const event of [step("inference.started", "req_1"), unwritten(numbered(1))]) writer.append([event]);
+  writer.close();
+  const again = folder.openWriter(600, { ...sealed, sealingKeys: new Map() });
+  deepStrictEqual(again.takeInterrupted(), [{ seq: 1, event: undefined }]);
+  again.append([unwritten(numbered(2))]);
+  again.sign();
+  again.close();
+  deepStrictEqual(headers(folder).map(({ open }) => open), [[], [1], [1]]);
+});
+
+// --- Sealed trails -------------------------------------------------------------------------------------------------
+
+Deno.test("a sealed trail shows classes and nothing else, opens with its key alone, and is intact without it", async () => {
+  await using folder = new TrailFolder();
+  const keys = { ...TRAIL_KEYS, sealing: SEALING };
+  folder.write(
+    [...numberedUpTo(2), { type: "model.accepted", model: "m", sha256: "", signer: null, serial: null }],
+    1,
+    {
+      sealed: true,
+      keys,
+    },
+  );
+  const entries = folder.entries();
+  deepStrictEqual(entries.map(({ event }) => [Object.keys(event), event.class]), [
+    [["class", "key", "sealed"], "security"],
+    [["class", "key", "sealed"], "security"],
+    [["class", "key", "sealed"], "activity"],
+  ]);
+  const opened = (sealingKeys: ReadonlyMap<string, Uint8Array>) =>
+    entries.map(({ seq, event }) => openEvent(sealingKeys, seq, event).type);
+  deepStrictEqual(opened(new Map([[SEALING.id, SEALING.raw]])), [
+    "server.stopped",
+    "server.stopped",
+    "model.accepted",
+  ]);
+  throws(() => opened(new Map()), unavailable(/its key akey_s is gone/));
+  await requireIntact(folder, 3);
+});
+
+Deno.test("a sealing key wears out: a new one is asked for at half, and at the end nothing is written until it comes", async () => {
+  await using folder = new TrailFolder();
+  const keys = { ...TRAIL_KEYS, sealing: SEALING };
+  const writer = folder.openWriter(undefined, { sealed: true, keys, sealedEventsMax: 4 });
+  const append = (number: number) => writer.append([unwritten(numbered(number))]);
+  append(1);
+  strictEqual(writer.isSealingKeyWorn, false);
+  append(2);
+  strictEqual(writer.isSealingKeyWorn, true);
+  append(3);
+  append(4);
+  throws(() => append(5), unavailable(/its sealing key is worn/));
+  strictEqual(writer.usable, true);
+  writer.useKeys({ ...keys, sealing: { id: "akey_t", raw: SEALING.raw } });
+  strictEqual(writer.isSealingKeyWorn, false);
+  append(6);
+  writer.sign();
+  writer.close();
+  deepStrictEqual(folder.entries().map(({ event }) => event.key), [...Array(4).fill("akey_s"), "akey_t"]);
+  await requireIntact(folder, 5);
 });
 
 Deno.test("the trail's files are readable and writable by their owner only", async () => {
@@ -236,7 +565,7 @@ for (const { act, change } of CHANGED) {
     await using folder = new TrailFolder();
     const writer = folder.openWriter();
     try {
-      const append = () => writer.append([{ timeMs: TIME_MS, text: eventText(numbered(1)) }]);
+      const append = () => writer.append([unwritten(numbered(1))]);
       append();
       change(folder);
       throws(append, unavailable(/replaced or changed|No such file/));
@@ -256,7 +585,7 @@ Deno.test("an append fails when the checkpoint was deleted under the writer", as
   try {
     Deno.removeSync(folder.checkpointPath);
     throws(
-      () => writer.append([{ timeMs: TIME_MS, text: eventText(numbered(1)) }]),
+      () => writer.append([unwritten(numbered(1))]),
       unavailable(/No such file/),
     );
   } finally {

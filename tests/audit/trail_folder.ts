@@ -1,9 +1,20 @@
 // Trail folder: what the audit tests share — a trail in a temporary place, written and tampered with by hand.
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
+import type { AuditTrailOptions } from "../../src/audit/audit_trail.ts";
+import { classOf } from "../../src/audit/event_class.ts";
 import { eventText } from "../../src/audit/event_text.ts";
 import type { ChainEntry } from "../../src/audit/hash_chain.ts";
 import { listSegments, segmentName } from "../../src/audit/segment_files.ts";
-import { SegmentWriter } from "../../src/audit/segment_writer.ts";
+import { listCheckpointFiles } from "../../src/audit/signed_checkpoints.ts";
+import { intentStepOf } from "../../src/audit/open_intents.ts";
+import {
+  SegmentWriter,
+  type SegmentWriterOptions,
+  type UnwrittenEvent,
+} from "../../src/audit/segment_writer.ts";
+import { noteSigner } from "../../src/audit/signed_note.ts";
+import { systemClock } from "../../src/time/clock.ts";
+import type { TrailKeys, TrailSigningKey } from "../../src/audit/trail_keys.ts";
 
 /** A trail's two folders below a temporary one. */
 export class TrailFolder implements AsyncDisposable {
@@ -11,22 +22,47 @@ export class TrailFolder implements AsyncDisposable {
   readonly directory: string = `${this.root}/trail`;
   readonly checkpointDirectory: string = `${this.root}/checkpoint`;
   readonly checkpointPath: string = `${this.checkpointDirectory}/checkpoint.json`;
+  /** Of the month that `TIME_MS` is in. */
+  readonly signedPath: string = `${this.checkpointDirectory}/checkpoints-2026-01.jsonl`;
 
   constructor() {
     Deno.mkdirSync(this.directory);
     Deno.mkdirSync(this.checkpointDirectory);
   }
 
-  openWriter(segmentBytesMax = 1_000_000): SegmentWriter {
+  openWriter(segmentBytesMax = 1_000_000, options: Partial<SegmentWriterOptions> = {}): SegmentWriter {
     const { directory, checkpointDirectory } = this;
-    return new SegmentWriter({ directory, checkpointDirectory, segmentBytesMax });
+    return new SegmentWriter({
+      directory,
+      checkpointDirectory,
+      segmentBytesMax,
+      keys: TRAIL_KEYS,
+      sealed: false,
+      sealingKeys: new Map(),
+      ...options,
+    });
   }
 
-  /** Writes events, a batch each. */
-  write(events: readonly AuditEvent[], segmentBytesMax?: number): void {
+  /** Writes events, a batch each, and signs a checkpoint at the end. */
+  write(
+    events: readonly AuditEvent[],
+    segmentBytesMax?: number,
+    options?: Partial<SegmentWriterOptions>,
+  ): void {
+    const writer = this.openWriter(segmentBytesMax, options);
+    try {
+      for (const event of events) writer.append([unwritten(event)]);
+      writer.sign();
+    } finally {
+      writer.close();
+    }
+  }
+
+  /** Writes events, a batch each, and goes without signing a checkpoint over the last ones. */
+  writeAndDie(events: readonly AuditEvent[], segmentBytesMax?: number): void {
     const writer = this.openWriter(segmentBytesMax);
     try {
-      for (const event of events) writer.append([{ timeMs: TIME_MS, text: eventText(event) }]);
+      for (const event of events) writer.append([unwritten(event)]);
     } finally {
       writer.close();
     }
@@ -36,7 +72,7 @@ export class TrailFolder implements AsyncDisposable {
     return `${this.directory}/${segmentName(number)}`;
   }
 
-  /** A segment's lines, without line feeds. */
+  /** A segment's lines, without line feeds; the first is its header. */
   lines(number = 1): string[] {
     return Deno.readTextFileSync(this.segmentPath(number)).split("\n").slice(0, -1);
   }
@@ -47,9 +83,16 @@ export class TrailFolder implements AsyncDisposable {
 
   /** All whole entries, in order. */
   entries(): ChainEntry[] {
-    return listSegments(this.directory).flatMap((number) => this.lines(number)).map((line) =>
+    return listSegments(this.directory).flatMap((number) => this.lines(number).slice(1)).map((line) =>
       JSON.parse(line)
     );
+  }
+
+  /** The notes of the signed checkpoints, in order. */
+  notes(): string[] {
+    return listCheckpointFiles(this.checkpointDirectory).flatMap((name) =>
+      Deno.readTextFileSync(`${this.checkpointDirectory}/${name}`).split("\n").slice(0, -1)
+    ).map((line) => JSON.parse(line));
   }
 
   /** The events that `numbered` made, by their number. */
@@ -64,6 +107,50 @@ export class TrailFolder implements AsyncDisposable {
 
 /** 2026-01-02T03:04:05.006Z. */
 export const TIME_MS = 1_767_323_045_006;
+
+/** An event as the writer takes it. */
+export function unwritten(event: AuditEvent, timeMs: number = TIME_MS): UnwrittenEvent {
+  return { timeMs, text: eventText(event), class: classOf(event.type), step: intentStepOf(event) };
+}
+
+/** The signing key with a seed of 32 times this byte: the same in every process. */
+export function signingKeyOf(seed: number): TrailSigningKey {
+  // RFC 8410 §7: the DER of an Ed25519 private key is this and the seed.
+  const der = `302e020100300506032b657004220420${seed.toString(16).padStart(2, "0").repeat(32)}`;
+  const pkcs8 = Uint8Array.fromHex(der);
+  return { id: `akey_${seed}`, madeAtMs: TIME_MS, pkcs8, publicKey: noteSigner("test", pkcs8).publicKey };
+}
+
+/** What all trails of these tests are signed with; nothing is sealed. */
+export const TRAIL_KEYS: TrailKeys = {
+  name: "portcullis.0123456789abcdef",
+  signing: signingKeyOf(1),
+  older: [],
+  sealing: undefined,
+};
+
+/** How a trail is opened in tests: in the clear, with checkpoints at the ends of segments and at the close alone. */
+export function trailOptions(
+  { directory, checkpointDirectory }: Pick<AuditTrailOptions, "directory" | "checkpointDirectory">,
+  options: Partial<AuditTrailOptions> = {},
+): AuditTrailOptions {
+  return {
+    directory,
+    checkpointDirectory,
+    clock: systemClock,
+    segmentBytesMax: 1_000_000,
+    timeoutMs: 20_000,
+    waitingMax: 1_000,
+    keys: TRAIL_KEYS,
+    sealed: false,
+    sealingKeys: () => new Map(),
+    checkpointEntriesMax: 1_000_000,
+    checkpointMs: 1_000_000,
+    onCheckpointFailed() {},
+    onSealingKeyWorn() {},
+    ...options,
+  };
+}
 
 /** A small event that carries a number. */
 export function numbered(number: number): AuditEvent {

@@ -1,17 +1,48 @@
+// Tests of the verifier: what it finds in trails that were tampered with, by hand and by somebody who knows how.
 import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
-import { eventText } from "../../src/audit/event_text.ts";
-import { CHAIN_START, type ChainHead, extendChain } from "../../src/audit/hash_chain.ts";
-import { type ChainVerdict, verifyChain } from "../../src/audit/verify_chain.ts";
-import { numbered, numberedUpTo, TrailFolder } from "./trail_folder.ts";
+import type { AuditEvent } from "../../src/audit/audit_event.ts";
+import { parseKeptHeads } from "../../src/audit/checkpoint_history.ts";
+import { formatHeader, LINE_BYTES_MAX, type SegmentHeader } from "../../src/audit/segment_files.ts";
+import { parseStubText, type StubFacts, stubName, stubText } from "../../src/audit/segment_stub.ts";
+import { listCheckpointFiles } from "../../src/audit/signed_checkpoints.ts";
+import { noteSigner, type NoteVerifier, signNote } from "../../src/audit/signed_note.ts";
+import type { TrailKeys } from "../../src/audit/trail_keys.ts";
+import { type ChainVerdict, verifyChain, type VerifyChainOptions } from "../../src/audit/verify_chain.ts";
+import { adaptCheckpoint, forgedLine, headerOf, rewriteTrail, TIME } from "./forged_trail.ts";
+import { mixedUpTo, thin } from "./thinned_trail.ts";
+import {
+  numbered,
+  numberedUpTo,
+  signingKeyOf,
+  TIME_MS,
+  TRAIL_KEYS,
+  TrailFolder,
+  unwritten,
+} from "./trail_folder.ts";
 
-const TIME = "2026-01-02T03:04:05.006Z";
+const DAY_MS = 86_400_000;
 
 /** A line that continues the chain behind `after`, made by someone who knows how. */
 function forged(after: string | undefined, number: number): string {
-  const head: ChainHead = after === undefined ? CHAIN_START : JSON.parse(after);
-  return extendChain(head, TIME, eventText(numbered(number))).line.trimEnd();
+  return forgedLine(after, numbered(number));
 }
+
+/** Writes a segment for each list, and signs a checkpoint at the end of each. */
+function writeDays(folder: TrailFolder, days: readonly (readonly AuditEvent[])[]): void {
+  const writer = folder.openWriter();
+  try {
+    for (const [day, events] of days.entries()) {
+      for (const event of events) writer.append([unwritten(event, TIME_MS + day * DAY_MS)]);
+    }
+    writer.sign();
+  } finally {
+    writer.close();
+  }
+}
+
+/** Six entries in three segments. */
+const THREE_DAYS = [numberedUpTo(2), numberedUpTo(4, 3), numberedUpTo(6, 5)];
 
 /** "kind segment:line seq" of the finding. */
 function foundIn({ finding }: ChainVerdict): string {
@@ -22,16 +53,19 @@ function foundIn({ finding }: ChainVerdict): string {
 
 Deno.test("verifyChain finds nothing in a trail as it was written, over several segments", async () => {
   await using folder = new TrailFolder();
-  folder.write(numberedUpTo(9), 800);
+  writeDays(folder, THREE_DAYS);
   const verdict = await verifyChain(folder);
   strictEqual(foundIn(verdict), "nothing");
-  strictEqual(verdict.entries, 9);
-  ok(verdict.segments > 2);
+  strictEqual(verdict.entries, 6);
+  strictEqual(verdict.removed, 0);
+  strictEqual(verdict.segments, 3);
   strictEqual(verdict.firstTime, TIME);
-  strictEqual(verdict.lastTime, TIME);
+  strictEqual(verdict.lastTime, "2026-01-04T03:04:05.006Z");
   strictEqual(verdict.tornTail, undefined);
-  deepStrictEqual(verdict.head, { seq: 9, hash: folder.entries().at(-1)?.hash });
+  deepStrictEqual(verdict.head, { seq: 6, hash: folder.entries().at(-1)?.hash });
   strictEqual(verdict.checkpoint?.hash, verdict.head.hash);
+  strictEqual(verdict.checkpoints, 3);
+  deepStrictEqual(verdict.signed, { origin: verdict.origin, size: 6, root: verdict.checkpoint?.root });
 });
 
 Deno.test("verifyChain accepts a trail without entries that was opened once", async () => {
@@ -42,82 +76,91 @@ Deno.test("verifyChain accepts a trail without entries that was opened once", as
   strictEqual(verdict.entries, 0);
 });
 
-// Each tampers with six entries in one segment.
+Deno.test("verifyChain needs no key to verify a sealed trail", async () => {
+  await using folder = new TrailFolder();
+  const sealing = { id: "akey_s", raw: new Uint8Array(32).fill(7) };
+  folder.write(mixedUpTo(20), 3_000, { keys: { ...TRAIL_KEYS, sealing }, sealed: true });
+  const verdict = await verifyChain(folder);
+  strictEqual(foundIn(verdict), "nothing");
+  strictEqual(verdict.entries, 20);
+});
+
+// Each tampers with six entries in one segment, behind its header.
 const TAMPERINGS: { act: string; lines: (lines: string[]) => (string | undefined)[]; found: string }[] = [
   {
     act: "an edited event",
     lines: (lines) => lines.with(2, lines[2]?.replace('"reason":"3"', '"reason":"4"') ?? ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "an edited hash",
     lines: (lines) => lines.with(2, lines[2]?.replace(/"hash":"...../, '"hash":"00000') ?? ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "an edited previous hash",
     lines: (lines) => lines.with(2, lines[2]?.replace(/"previous":"...../, '"previous":"00000') ?? ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "an edited number",
     lines: (lines) => lines.with(2, lines[2]?.replace('"seq":3', '"seq":4') ?? ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "an edited time",
     lines: (lines) => lines.with(2, lines[2]?.replace("2026-", "2025-") ?? ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "an added space",
     lines: (lines) => lines.with(2, lines[2]?.replace('"seq":3', '"seq": 3') ?? ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "an empty line",
     lines: (lines) => lines.toSpliced(2, 0, ""),
-    found: "edited audit-000001.jsonl:3 3",
+    found: "edited audit-000001.jsonl:4 3",
   },
   {
     act: "a dropped entry",
     lines: (lines) => lines.toSpliced(2, 1),
-    found: "missing audit-000001.jsonl:3 4",
+    found: "missing audit-000001.jsonl:4 4",
   },
   {
     act: "a dropped first entry",
     lines: (lines) => lines.slice(1),
-    found: "missing audit-000001.jsonl:1 2",
+    found: "missing audit-000001.jsonl:2 2",
   },
   {
     act: "two swapped entries",
     lines: ([one, two, three, ...rest]) => [one, three, two, ...rest],
-    found: "missing audit-000001.jsonl:2 3",
+    found: "missing audit-000001.jsonl:3 3",
   },
   {
     act: "a duplicated entry",
     lines: ([one, two, ...rest]) => [one, two, two, ...rest],
-    found: "out_of_place audit-000001.jsonl:3 2",
+    found: "out_of_place audit-000001.jsonl:4 2",
   },
   {
     act: "an inserted entry with a right hash",
     lines: ([one, two, ...rest]) => [one, two, forged(two, 99), ...rest],
-    found: "out_of_place audit-000001.jsonl:4 3",
+    found: "out_of_place audit-000001.jsonl:5 3",
   },
   {
     act: "an entry replaced by one with a right hash",
     lines: ([one, two, _three, ...rest]) => [one, two, forged(two, 99), ...rest],
-    found: "replaced audit-000001.jsonl:4 4",
+    found: "replaced audit-000001.jsonl:5 4",
   },
   {
     act: "the last entry replaced by one with a right hash",
     lines: (lines) => lines.with(5, forged(lines[4], 99)),
-    found: "rewritten audit-000001.jsonl:6 6",
+    found: "rewritten audit-000001.jsonl:7 6",
   },
   {
     act: "a restart in the middle",
     lines: ([one, two, three]) => [one, two, three, forged(undefined, 1)],
-    found: "restarted audit-000001.jsonl:4 1",
+    found: "restarted audit-000001.jsonl:5 1",
   },
   {
     act: "a cut end",
@@ -141,7 +184,7 @@ const TAMPERINGS: { act: string; lines: (lines: string[]) => (string | undefined
       for (let number = 1; number <= 9; number++) lines.push(forged(lines.at(-1), number * 10));
       return lines;
     },
-    found: "rewritten audit-000001.jsonl:6 6",
+    found: "rewritten audit-000001.jsonl:7 6",
   },
 ];
 
@@ -149,19 +192,82 @@ for (const { act, lines, found } of TAMPERINGS) {
   Deno.test(`verifyChain finds ${act}`, async () => {
     await using folder = new TrailFolder();
     folder.write(numberedUpTo(6));
-    folder.setLines(lines(folder.lines()).map((line) => line ?? ""));
+    const [header = "", ...entries] = folder.lines();
+    folder.setLines([header, ...lines(entries).map((line) => line ?? "")]);
     const verdict = await verifyChain(folder);
     strictEqual(foundIn(verdict), found);
     notStrictEqual(verdict.finding?.words, "");
   });
 }
 
+// Each tampers with the header of the second of three segments.
+const HEADERS: { act: string; change: (header: SegmentHeader) => Partial<SegmentHeader> }[] = [
+  { act: "another segment's number", change: () => ({ segment: 3 }) },
+  { act: "another origin", change: ({ origin }) => ({ origin: `${origin}0` }) },
+  { act: "another count of entries", change: ({ range }) => ({ seq: 3, range: [...range, "0".repeat(64)] }) },
+  { act: "another previous hash", change: () => ({ previous: "0".repeat(64) }) },
+  { act: "another tree", change: () => ({ range: ["0".repeat(64)] }) },
+  { act: "a shorter tree", change: () => ({ range: [] }) },
+  { act: "an open inference", change: () => ({ open: [1] }) },
+];
+
+for (const { act, change } of HEADERS) {
+  Deno.test(`verifyChain finds a header with ${act}`, async () => {
+    await using folder = new TrailFolder();
+    writeDays(folder, THREE_DAYS);
+    const header = headerOf(folder, 2);
+    folder.setLines(folder.lines(2).with(0, formatHeader({ ...header, ...change(header) })), 2);
+    strictEqual(foundIn(await verifyChain(folder)), "header_wrong audit-000002.jsonl:1 3");
+  });
+}
+
+Deno.test("verifyChain finds a header with another time at the first entry, and a header that is missing or stands twice", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, THREE_DAYS);
+  const lines = folder.lines(2);
+  const [header = ""] = lines;
+  folder.setLines(lines.with(0, header.replace("2026-", "2025-")), 2);
+  strictEqual(foundIn(await verifyChain(folder)), "header_wrong audit-000002.jsonl:2 3");
+  folder.setLines(lines.slice(1), 2);
+  strictEqual(foundIn(await verifyChain(folder)), "header_wrong audit-000002.jsonl:1 3");
+  folder.setLines([header, ...lines], 2);
+  strictEqual(foundIn(await verifyChain(folder)), "edited audit-000002.jsonl:2 3");
+});
+
+Deno.test("verifyChain checks the open inferences of a header against the entries before it", async () => {
+  const requester = { request: "req_1", issuer: null, subject: null, team: null, credential: null };
+  const common = { ...requester, address: "::1", agent: null, route: "POST /v1/embeddings", model: "m" };
+  const started = {
+    ...common,
+    type: "inference.started",
+    task: "embed",
+    sha256: null,
+    items: 1,
+  } as unknown as AuditEvent;
+  const finished = {
+    ...common,
+    type: "inference.finished",
+    outcome: "completed",
+    inputTokens: 1,
+    outputTokens: 0,
+    countedBy: "engine",
+    servedBy: null,
+    attempts: 1,
+    durationMs: 1,
+  } as unknown as AuditEvent;
+  await using folder = new TrailFolder();
+  writeDays(folder, [[numbered(1), started], [numbered(3)], [finished], [numbered(5)]]);
+  strictEqual(foundIn(await verifyChain(folder)), "nothing");
+  deepStrictEqual([1, 2, 3, 4].map((number) => headerOf(folder, number).open), [[], [2], [2], []]);
+  folder.setLines(folder.lines(3).with(0, formatHeader({ ...headerOf(folder, 3), open: [] })), 3);
+  strictEqual(foundIn(await verifyChain(folder)), "header_wrong audit-000003.jsonl:1 4");
+});
+
 Deno.test("verifyChain finds a removed segment: the first, one between and the last", async () => {
   const found: string[] = [];
   for (const removed of [1, 2, 3]) {
     await using folder = new TrailFolder();
-    folder.write(numberedUpTo(6), 600); // two entries a segment
-    deepStrictEqual([1, 2, 3].map((number) => folder.lines(number).length), [2, 2, 2]);
+    writeDays(folder, THREE_DAYS);
     Deno.removeSync(folder.segmentPath(removed));
     found.push(foundIn(await verifyChain(folder)));
   }
@@ -174,9 +280,296 @@ Deno.test("verifyChain finds a removed segment: the first, one between and the l
 
 Deno.test("verifyChain finds a removed segment whose gap was closed by renaming", async () => {
   await using folder = new TrailFolder();
-  folder.write(numberedUpTo(6), 600);
+  writeDays(folder, THREE_DAYS);
   Deno.renameSync(folder.segmentPath(3), folder.segmentPath(2));
-  strictEqual(foundIn(await verifyChain(folder)), "missing audit-000002.jsonl:1 5");
+  strictEqual(foundIn(await verifyChain(folder)), "header_wrong audit-000002.jsonl:1 3");
+});
+
+// Each by somebody who writes all hashes, headers and checkpoint.json anew, and cannot sign.
+const REWRITINGS: { act: string; segments: readonly (readonly AuditEvent[])[]; found: string }[] = [
+  {
+    act: "an edited entry",
+    segments: [numberedUpTo(2), [numbered(3), numbered(44)], numberedUpTo(6, 5)],
+    found: "rewritten audit-000002.jsonl:3 3",
+  },
+  {
+    act: "a deleted entry",
+    segments: [[numbered(2)], numberedUpTo(4, 3), numberedUpTo(6, 5)],
+    found: "rewritten audit-000002.jsonl:2 1",
+  },
+  {
+    act: "an inserted entry",
+    segments: [numberedUpTo(2), [numbered(3), numbered(3), numbered(4)], numberedUpTo(6, 5)],
+    found: "rewritten audit-000002.jsonl:3 3",
+  },
+  {
+    act: "two swapped entries",
+    segments: [numberedUpTo(2), numberedUpTo(4, 3), [numbered(6), numbered(5)]],
+    found: "rewritten audit-000003.jsonl:3 5",
+  },
+  {
+    act: "a cut end",
+    segments: [numberedUpTo(2), numberedUpTo(4, 3), [numbered(5)]],
+    found: "cut audit-000003.jsonl:0 6",
+  },
+  {
+    act: "a removed first segment",
+    segments: [numberedUpTo(4, 3), numberedUpTo(6, 5)],
+    found: "rewritten audit-000001.jsonl:3 1",
+  },
+  {
+    act: "a removed segment in the middle",
+    segments: [numberedUpTo(2), numberedUpTo(6, 5)],
+    found: "rewritten audit-000002.jsonl:3 3",
+  },
+  {
+    act: "a removed last segment",
+    segments: [numberedUpTo(2), numberedUpTo(4, 3)],
+    found: "cut audit-000002.jsonl:0 5",
+  },
+  {
+    act: "a chain that begins anew",
+    segments: [numberedUpTo(99, 90)],
+    found: "rewritten audit-000001.jsonl:3 1",
+  },
+];
+
+for (const { act, segments, found } of REWRITINGS) {
+  Deno.test(`verifyChain finds ${act} by the signed checkpoints, where all hashes were computed anew`, async () => {
+    await using folder = new TrailFolder();
+    writeDays(folder, THREE_DAYS);
+    rewriteTrail(folder, THREE_DAYS);
+    strictEqual(foundIn(await verifyChain(folder)), "nothing");
+    rewriteTrail(folder, segments);
+    strictEqual(foundIn(await verifyChain(folder)), found);
+  });
+}
+
+Deno.test("verifyChain finds that signed checkpoints were taken away, altered, or put in by somebody else", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, THREE_DAYS);
+  const [name = ""] = listCheckpointFiles(folder.checkpointDirectory);
+  const path = `${folder.checkpointDirectory}/${name}`;
+  const notes = folder.notes();
+  const setNotes = (changed: readonly string[]): void =>
+    Deno.writeTextFileSync(path, changed.map((note) => `${JSON.stringify(note)}\n`).join(""));
+  const foreign = signNote(
+    (notes[2] ?? "").split("\n\n")[0]?.replace("\n6\n", "\n7\n") + "\n",
+    [noteSigner(TRAIL_KEYS.name, signingKeyOf(9).pkcs8)],
+  );
+  for (
+    const [changed, found] of [
+      [notes, "nothing"],
+      [[], "unsigned :0 1"],
+      [notes.with(1, "nonsense"), `checkpoint_forged ${name}:2 0`],
+      [notes.with(1, (notes[1] ?? "").replace("\n4\n", "\n3\n")), `checkpoint_forged ${name}:2 0`],
+      [[...notes, foreign], `checkpoint_untrusted ${name}:4 0`],
+      [notes.with(2, foreign.replace("\n7\n", "\n6\n")), `checkpoint_untrusted ${name}:3 0`],
+    ] as const
+  ) {
+    setNotes(changed);
+    strictEqual(foundIn(await verifyChain(folder)), found);
+  }
+  // Half a line at the end is what a crash leaves.
+  setNotes(notes);
+  Deno.writeTextFileSync(path, '"portcullis.', { append: true });
+  strictEqual(foundIn(await verifyChain(folder)), "nothing");
+  // With the keys that stand beside the trail, whoever can write there can sign: a key kept elsewhere shows it.
+  setNotes(
+    notes.map((note) =>
+      signNote(`${note.split("\n\n")[0]}\n`, [noteSigner(TRAIL_KEYS.name, signingKeyOf(9).pkcs8)])
+    ),
+  );
+  const { name: keyName, signing } = TRAIL_KEYS;
+  const verdict = await verifyChain({
+    ...folderOf(folder),
+    trusted: [{ name: keyName, publicKey: signing.publicKey }],
+  });
+  strictEqual(foundIn(verdict), `checkpoint_untrusted ${name}:1 0`);
+});
+
+Deno.test("verifyChain follows the signing key through a change, from the older key to the newer and not back", async () => {
+  await using folder = new TrailFolder();
+  const newer: TrailKeys = { ...TRAIL_KEYS, signing: signingKeyOf(2), older: [TRAIL_KEYS.signing] };
+  folder.write(numberedUpTo(3));
+  folder.write(numberedUpTo(5, 4), undefined, { keys: newer });
+  folder.write(numberedUpTo(9, 6), undefined, { keys: newer });
+  const keyOf = ({ name, signing }: TrailKeys): NoteVerifier => ({ name, publicKey: signing.publicKey });
+  const verify = async (trusted: NoteVerifier[]): Promise<[string, number | undefined]> => {
+    const verdict = await verifyChain({ ...folderOf(folder), trusted });
+    return [foundIn(verdict), verdict.signed?.size];
+  };
+  deepStrictEqual(await verify([keyOf(TRAIL_KEYS)]), ["nothing", 9]);
+  // The newest covers those that the key before has signed.
+  deepStrictEqual(await verify([keyOf(newer)]), ["nothing", 9]);
+  const [file = ""] = listCheckpointFiles(folder.checkpointDirectory);
+  deepStrictEqual(
+    (await verify([{ ...keyOf(newer), publicKey: signingKeyOf(3).publicKey }]))[0],
+    `checkpoint_untrusted ${file}:1 0`,
+  );
+});
+
+Deno.test("verifyChain finds nothing where end and checkpoints went back together, and a checkpoint kept elsewhere shows it", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, THREE_DAYS);
+  const [name = ""] = listCheckpointFiles(folder.checkpointDirectory);
+  const path = `${folder.checkpointDirectory}/${name}`;
+  const keptNote = new TextEncoder().encode(folder.notes()[2]);
+  const keptHistory = Deno.readFileSync(path);
+  const keptCheckpoint = Deno.readFileSync(folder.checkpointPath);
+  const kept = [keptNote, keptHistory, keptCheckpoint];
+  const verify = async (bytes: Uint8Array): Promise<ChainVerdict> => {
+    const heads = parseKeptHeads(bytes);
+    ok(heads.ok);
+    return await verifyChain({ ...folderOf(folder), kept: heads.value });
+  };
+  for (const bytes of kept) {
+    const verdict = await verify(bytes);
+    strictEqual(foundIn(verdict), "nothing");
+    strictEqual(verdict.kept?.size, 6);
+  }
+  // The last segment goes, and all that tells of it.
+  Deno.removeSync(folder.segmentPath(3));
+  adaptCheckpoint(folder);
+  Deno.writeTextFileSync(
+    path,
+    folder.notes().slice(0, 2).map((note) => `${JSON.stringify(note)}\n`).join(""),
+  );
+  strictEqual(foundIn(await verifyChain(folder)), "nothing");
+  for (const bytes of kept) strictEqual(foundIn(await verify(bytes)), "cut audit-000002.jsonl:0 5");
+  // And comes back with other entries, as many as before.
+  rewriteTrail(folder, [...THREE_DAYS.slice(0, 2), numberedUpTo(56, 55)]);
+  strictEqual(foundIn(await verify(keptNote)), "rewritten audit-000003.jsonl:3 5");
+});
+
+Deno.test("verifyChain finds that a checkpoint kept elsewhere is of another trail", async () => {
+  await using folder = new TrailFolder();
+  await using other = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  other.write(numberedUpTo(3));
+  const heads = parseKeptHeads(new TextEncoder().encode(other.notes()[0]));
+  ok(heads.ok);
+  const verdict = await verifyChain({ ...folderOf(folder), kept: heads.value });
+  strictEqual(foundIn(verdict), "rewritten audit-000001.jsonl:4 1");
+});
+
+Deno.test("verifyChain finds nothing in a trail of which entries were taken out with a stub, and counts them", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, [mixedUpTo(4), mixedUpTo(9, 5), mixedUpTo(12, 10)]);
+  const verify = async (): Promise<(string | number)[]> => {
+    const verdict = await verifyChain(folder);
+    return [foundIn(verdict), verdict.entries, verdict.removed, verdict.checkpoints, verdict.unprovable];
+  };
+  thin(folder, 1, ["activity"]);
+  deepStrictEqual(await verify(), ["nothing", 12, 2, 3, 0]);
+  thin(folder, 2, ["activity", "security"], false);
+  deepStrictEqual(await verify(), ["nothing", 12, 7, 3, 0]);
+  thin(folder, 1, ["activity", "security"]);
+  deepStrictEqual(await verify(), ["nothing", 12, 9, 3, 0]);
+  // The last may go as well: nothing but stubs is left before what is written.
+  thin(folder, 2, ["activity", "security"]);
+  deepStrictEqual(await verify(), ["nothing", 12, 9, 3, 0]);
+  strictEqual((await verifyChain(folder)).firstTime, "2026-01-04T03:04:05.006Z");
+});
+
+Deno.test("verifyChain says that a kept checkpoint cannot be compared when its segment has gone, unless a newer one was kept", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, [mixedUpTo(4)]);
+  const early = folder.notes();
+  // One more checkpoint in the midst of the second segment.
+  folder.write(mixedUpTo(6, 5));
+  const { notes: inside } = { notes: folder.notes().slice(1) };
+  const writer = folder.openWriter();
+  for (const event of mixedUpTo(9, 7)) writer.append([unwritten(event)]);
+  writer.append([unwritten(numbered(10), TIME_MS + DAY_MS)]);
+  writer.sign();
+  writer.close();
+  thin(folder, 1, ["activity", "security"]);
+  const verify = async (notes: readonly string[]): Promise<string> => {
+    const heads = notes.flatMap((note) => {
+      const parsed = parseKeptHeads(new TextEncoder().encode(note));
+      return parsed.ok ? parsed.value : [];
+    });
+    return foundIn(await verifyChain({ ...folderOf(folder), kept: heads }));
+  };
+  strictEqual(await verify(early), "kept_unprovable audit-000001.stub:0 4");
+  strictEqual(await verify([...early, ...inside]), "kept_unprovable audit-000001.stub:0 6");
+  strictEqual(await verify([...early, ...folder.notes().slice(-1)]), "nothing");
+  strictEqual((await verifyChain(folder)).unprovable, 2);
+});
+
+/** A stub with other facts, signed by somebody. */
+function alteredStub(folder: TrailFolder, change: (facts: StubFacts) => Partial<StubFacts>, seed = 1): void {
+  const path = `${folder.directory}/${stubName(1)}`;
+  const facts = parseStubText(Deno.readTextFileSync(path).split("\n\n")[0] + "\n");
+  ok(facts !== undefined);
+  const text = stubText({ ...facts, ...change(facts) });
+  Deno.writeTextFileSync(path, signNote(text, [noteSigner(TRAIL_KEYS.name, signingKeyOf(seed).pkcs8)]));
+}
+
+Deno.test("verifyChain finds entries that were taken out without a stub, or with one that is forged or of something else", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, [mixedUpTo(4), mixedUpTo(8, 5)]);
+  thin(folder, 1, ["activity"]);
+  const stubPath = `${folder.directory}/${stubName(1)}`;
+  const stub = Deno.readTextFileSync(stubPath);
+  const lines = folder.lines();
+  const found = async (): Promise<string> => {
+    const finding = foundIn(await verifyChain(folder));
+    Deno.writeTextFileSync(stubPath, stub);
+    folder.setLines(lines);
+    return finding;
+  };
+  strictEqual(await found(), "nothing");
+  Deno.removeSync(stubPath);
+  strictEqual(await found(), "stub_missing audit-000001.jsonl:5 1");
+  Deno.writeTextFileSync(stubPath, stub.replace("removed 2", "removed 3"));
+  strictEqual(await found(), "stub_wrong audit-000001.stub:0 1");
+  alteredStub(folder, () => ({}), 9);
+  strictEqual(await found(), "stub_wrong audit-000001.stub:0 1");
+  Deno.writeTextFileSync(stubPath, "nonsense");
+  strictEqual(await found(), "unreadable audit-000001.jsonl:5 5");
+  // Even signed: a stub of another segment, or of other entries.
+  for (
+    const change of [
+      () => ({ first: 2 }),
+      () => ({ last: 5 }),
+      () => ({ hash: "0".repeat(64) }),
+      () => ({ previous: "1".repeat(64) }),
+      () => ({ rangeBefore: ["0".repeat(64)] }),
+      () => ({ rangeAfter: ["0".repeat(64)] }),
+      () => ({ removed: 3 }),
+      () => ({ origin: "other/1" }),
+      () => ({ file: { sha256: "0".repeat(64), bytes: 1 } }),
+    ]
+  ) {
+    alteredStub(folder, change);
+    strictEqual(await found(), "stub_wrong audit-000001.stub:0 1");
+  }
+  // One entry more than the stub speaks of.
+  const kept = lines.findIndex((line) => line.includes('"seq":1,'));
+  const { hash } = JSON.parse(lines[kept] ?? "");
+  folder.setLines(lines.with(kept, `{"removed":["${hash}"],"seq":1}`));
+  strictEqual(await found(), "stub_wrong audit-000001.stub:0 1");
+  const removedAt = lines.findIndex((line) => line.startsWith('{"removed"'));
+  folder.setLines(lines.with(removedAt, (lines[removedAt] ?? "").replace(/\["..../, '["0000')));
+  strictEqual((await found()).startsWith("replaced audit-000001.jsonl:"), true);
+});
+
+Deno.test("verifyChain finds a segment that went with a stub of somebody else, and one whose stub says that entries were kept", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, [mixedUpTo(4), mixedUpTo(8, 5)]);
+  thin(folder, 1, ["activity", "security"]);
+  strictEqual(foundIn(await verifyChain(folder)), "nothing");
+  const stub = Deno.readTextFileSync(`${folder.directory}/${stubName(1)}`);
+  alteredStub(folder, () => ({}), 9);
+  strictEqual(foundIn(await verifyChain(folder)), "stub_wrong audit-000001.stub:0 1");
+  Deno.writeTextFileSync(`${folder.directory}/${stubName(1)}`, stub);
+  alteredStub(folder, () => ({ rangeAfter: ["0".repeat(64)] }));
+  strictEqual(foundIn(await verifyChain(folder)), "rewritten audit-000001.stub:0 1");
+  Deno.writeTextFileSync(`${folder.directory}/${stubName(1)}`, stub);
+  alteredStub(folder, () => ({ file: { sha256: "0".repeat(64), bytes: 1 } }));
+  strictEqual(foundIn(await verifyChain(folder)), "segment_missing audit-000001.stub:0 1");
 });
 
 Deno.test("verifyChain finds a missing and a damaged checkpoint", async () => {
@@ -208,14 +601,14 @@ Deno.test("verifyChain reports a torn tail apart, and finds nothing else wrong",
   await using folder = new TrailFolder();
   folder.write(numberedUpTo(3));
   const whole = Deno.readTextFileSync(folder.segmentPath(1));
-  const next = forged(folder.lines()[2], 4);
+  const next = forged(folder.lines().at(-1), 4);
   for (
     const tail of [next.slice(0, 1), next.slice(0, 100), next, "\0".repeat(5_000), `${next.slice(0, 9)}\0\0`]
   ) {
     Deno.writeTextFileSync(folder.segmentPath(1), whole + tail);
     const verdict = await verifyChain(folder);
     strictEqual(foundIn(verdict), "nothing");
-    deepStrictEqual(verdict.tornTail, { segment: "audit-000001.jsonl", line: 4, bytes: tail.length });
+    deepStrictEqual(verdict.tornTail, { segment: "audit-000001.jsonl", line: 5, bytes: tail.length });
     strictEqual(verdict.entries, 3);
   }
 });
@@ -229,14 +622,14 @@ Deno.test("verifyChain does not take a torn entry for harmless when the checkpoi
 
 Deno.test("verifyChain does not take half a line for a torn tail when a segment follows", async () => {
   await using folder = new TrailFolder();
-  folder.write(numberedUpTo(6), 600);
+  writeDays(folder, THREE_DAYS);
   Deno.writeTextFileSync(folder.segmentPath(1), "{", { append: true });
-  strictEqual(foundIn(await verifyChain(folder)), "edited audit-000001.jsonl:3 3");
+  strictEqual(foundIn(await verifyChain(folder)), "edited audit-000001.jsonl:4 3");
 });
 
 Deno.test("verifyChain finds every change of a single byte, and the writer refuses each such trail untouched", async () => {
   await using folder = new TrailFolder();
-  folder.write(numberedUpTo(5), 900);
+  writeDays(folder, THREE_DAYS.slice(0, 2));
   const originals = [1, 2].map((number) => Deno.readFileSync(folder.segmentPath(number)));
   await fc.assert(
     fc.asyncProperty(
@@ -284,7 +677,7 @@ Deno.test("verifyChain reads lines that cross the borders of its pieces and repo
   folder.write(events, 100_000_000);
   const steps: [number, number][] = [];
   const verdict = await verifyChain({
-    ...options(folder),
+    ...folderOf(folder),
     progress: (done, total) => steps.push([done, total]),
   });
   strictEqual(foundIn(verdict), "nothing");
@@ -298,10 +691,27 @@ Deno.test("verifyChain reads lines that cross the borders of its pieces and repo
 Deno.test("verifyChain stops at a line that is longer than any batch", async () => {
   await using folder = new TrailFolder();
   folder.write(numberedUpTo(2));
-  Deno.writeFileSync(folder.segmentPath(1), new Uint8Array(9 * 1024 * 1024), { append: true });
-  strictEqual(foundIn(await verifyChain(folder)), "edited audit-000001.jsonl:3 3");
+  Deno.writeFileSync(folder.segmentPath(1), new Uint8Array(LINE_BYTES_MAX + 1), { append: true });
+  strictEqual(foundIn(await verifyChain(folder)), "edited audit-000001.jsonl:4 3");
 });
 
-function options({ directory, checkpointDirectory }: TrailFolder) {
+function folderOf({ directory, checkpointDirectory }: TrailFolder): VerifyChainOptions {
   return { directory, checkpointDirectory };
 }
+
+Deno.test("verifyChain finds nothing in a trail that went on behind a header alone, as a crash leaves one", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, THREE_DAYS.slice(0, 1));
+  const early = Deno.readFileSync(folder.checkpointPath);
+  const writer = folder.openWriter();
+  writer.append([unwritten(numbered(3), TIME_MS + DAY_MS)]);
+  writer.close();
+  folder.setLines(folder.lines(2).slice(0, 1), 2);
+  Deno.writeFileSync(folder.checkpointPath, early);
+  strictEqual(foundIn(await verifyChain(folder)), "nothing");
+  const next = folder.openWriter();
+  next.append([unwritten(numbered(3), TIME_MS + DAY_MS + 5)]);
+  next.close();
+  strictEqual(foundIn(await verifyChain(folder)), "nothing");
+  strictEqual(folder.lines(2).length, 2);
+});

@@ -1,13 +1,20 @@
 // Tests of the configuration: a pure function of its sources that reports every mistake at once and repeats no secret.
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
-import { type Config, type ConfigMistake, type ConfigSources, parseConfig } from "../../src/config/config.ts";
+import {
+  type Config,
+  type ConfigMistake,
+  type ConfigSources,
+  outgoingHosts,
+  parseConfig,
+} from "../../src/config/config.ts";
 import { generateSigningKey } from "../../src/identity/signing_keys.ts";
 import { generateMasterKey } from "../../src/vault/master_key.ts";
 import { DEFAULT_BANS } from "../../src/config/limit_settings.ts";
 import { type SettingName, SETTINGS, variableOf } from "../../src/config/schema.ts";
 
 const MASTER_KEY = "3q2-7wAdZfN4XbYh0kQmRsTuVgWc1iLjE5oPlC8y9zA";
+const OLD_MASTER_KEY = "Qw8ZkP0vTn3yXbUeRj7mLs1dGf5hCa2oIi6KtVxNz9E";
 const SIGNING_KEY = await generateSigningKey();
 const PASSWORD = "violet-kettle-harbour-31";
 
@@ -80,6 +87,8 @@ Deno.test("without any setting the configuration is the documented one: loopback
     corsOrigins: [],
     dataDir: "data",
     modelsDir: "models",
+    modelSigners: [],
+    modelsPlain: "allow",
     upstreams: [],
     upstreamModels: [],
     roleCaps: {},
@@ -128,12 +137,28 @@ Deno.test("without any setting the configuration is the documented one: loopback
     engineQueueMax: 256,
     auditSegmentBytesMax: 67_108_864,
     auditTimeoutMs: 2000,
+    auditAtRest: "plain",
+    auditCheckpointEntries: 10_000,
+    auditCheckpointMs: 60_000,
+    auditSecurityDays: 365,
+    auditActivityDays: 90,
     auditAddresses: "pseudonym",
+    auditSubjects: "plain",
+    auditPayloads: [],
+    auditSinks: [],
     logLevel: "info",
     adminPassword: undefined,
     masterKey: undefined,
+    keyServiceUrl: undefined,
+    keyServiceMount: "transit",
+    keyServiceKey: "portcullis",
+    keyServiceToken: undefined,
+    keyServiceNamespace: undefined,
+    keyServiceCaFile: undefined,
     signingKey: undefined,
     upstreamKeys: {},
+    auditSinkKeys: {},
+    secretFiles: {},
   });
 });
 
@@ -157,6 +182,8 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   corsOrigins: ["https://a.example", ["https://a.example"]],
   dataDir: ["/var/lib/portcullis", "/var/lib/portcullis"],
   modelsDir: ["other-models", "other-models"],
+  modelSigners: ["A".repeat(43), ["A".repeat(43)]],
+  modelsPlain: ["refuse", "refuse"],
   upstreams: [JSON.stringify([UPSTREAM]), [UPSTREAM]],
   upstreamModels: ["[]", []],
   roleCaps: ['{"user":{"imagesMax":1}}', { user: { imagesMax: 1 } }],
@@ -198,15 +225,30 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   engineQueueMax: ["8", 8],
   auditSegmentBytesMax: ["65536", 65_536],
   auditTimeoutMs: ["51", 51],
+  auditAtRest: ["sealed", "sealed"],
+  auditCheckpointEntries: ["5", 5],
+  auditCheckpointMs: ["101", 101],
+  auditSecurityDays: ["7", 7],
+  auditActivityDays: ["8", 8],
   auditAddresses: ["plain", "plain"],
+  auditSubjects: ["pseudonym", "pseudonym"],
+  auditSinks: ['[{"name":"out","kind":"stdout"}]', [{ name: "out", kind: "stdout", from: "now" }]],
+  auditPayloads: ['[{"models":["gpt-*"],"parts":["input"]}]', [{ models: ["gpt-*"], parts: ["input"] }]],
   logLevel: ["error", "error"],
   adminPassword: [PASSWORD, PASSWORD],
-  masterKey: [MASTER_KEY, MASTER_KEY],
+  masterKey: [`${MASTER_KEY}\n${OLD_MASTER_KEY}`, `${MASTER_KEY}\n${OLD_MASTER_KEY}`],
+  keyServiceUrl: ["https://vault.example.com:8200", "https://vault.example.com:8200"],
+  keyServiceMount: ["keys/transit", "keys/transit"],
+  keyServiceKey: ["other", "other"],
+  keyServiceToken: ["hvs.word", "hvs.word"],
+  keyServiceNamespace: ["team/one", "team/one"],
+  keyServiceCaFile: ["/etc/ca.pem", "/etc/ca.pem"],
   signingKey: [SIGNING_KEY, SIGNING_KEY],
 };
 const names = Object.keys(OTHER) as SettingName[];
 /** What production needs besides the setting under test. */
-const around = (name: SettingName) => name === "mode" ? PRODUCTION : {};
+const around = (name: SettingName) =>
+  name === "mode" ? PRODUCTION : name === "keyServiceUrl" ? { PORTCULLIS_KEY_SERVICE_TOKEN: "hvs.word" } : {};
 
 Deno.test("every setting is read from its variable", () => {
   deepStrictEqual(names.sort(), Object.keys(SETTINGS).sort());
@@ -220,7 +262,7 @@ Deno.test("every setting that is no secret is read from the file, and its variab
   for (const name of names.filter((name) => !SETTINGS[name].secret)) {
     const [text, json] = OTHER[name];
     const { PORTCULLIS_MODE: _, ...rest } = PRODUCTION;
-    deepStrictEqual(configOf(name === "mode" ? rest : {}, { [name]: json })[name], json, name);
+    deepStrictEqual(configOf(name === "mode" ? rest : around(name), { [name]: json })[name], json, name);
     const different = SETTINGS[name].fallback ??
       (name === "engineWorkers" ? 99 : name === "redisCaFile" ? "/other.pem" : "https://other.example");
     deepStrictEqual(
@@ -573,4 +615,35 @@ Deno.test("property: whatever the sources hold, the outcome is a configuration o
     ok(outcome.mistakes.length > 0);
     for (const { where, what } of outcome.mistakes) ok(where.length > 0 && what.length > 0);
   }));
+});
+
+Deno.test("a key service takes the place of the master key in production, over https or on this machine, and with a token", () => {
+  const { PORTCULLIS_MASTER_KEY: _, ...others } = PRODUCTION;
+  const service = {
+    PORTCULLIS_KEY_SERVICE_URL: "https://vault.example.com",
+    PORTCULLIS_KEY_SERVICE_TOKEN: "hvs.word",
+  };
+  strictEqual(configOf({ ...others, ...service }).masterKey, undefined);
+  ok(outgoingHosts(configOf({ ...others, ...service })).includes("vault.example.com:443"));
+  deepStrictEqual(placesOf(mistakesOf(others)), ["PORTCULLIS_MASTER_KEY"]);
+  deepStrictEqual(placesOf(mistakesOf({ ...PRODUCTION, ...service })), ["PORTCULLIS_KEY_SERVICE_URL"]);
+  const { PORTCULLIS_KEY_SERVICE_TOKEN: __, ...withoutToken } = service;
+  deepStrictEqual(placesOf(mistakesOf(withoutToken)), ["PORTCULLIS_KEY_SERVICE_TOKEN"]);
+  const plain = (url: string) => ({ ...service, PORTCULLIS_KEY_SERVICE_URL: url });
+  strictEqual(
+    configOf(plain("http://127.0.0.1:8200")).keyServiceUrl,
+    "http://127.0.0.1:8200",
+  );
+  deepStrictEqual(placesOf(mistakesOf(plain("http://10.0.0.9:8200"))), ["PORTCULLIS_KEY_SERVICE_URL"]);
+});
+
+Deno.test("of several master keys every one must be random", () => {
+  deepStrictEqual(
+    placesOf(mistakesOf({ PORTCULLIS_MASTER_KEY: `${MASTER_KEY} ${"a".repeat(43)}` })),
+    ["PORTCULLIS_MASTER_KEY"],
+  );
+  strictEqual(
+    configOf({ PORTCULLIS_MASTER_KEY: `${MASTER_KEY}\r\n${OLD_MASTER_KEY}\n` }).mode,
+    "development",
+  );
 });

@@ -10,10 +10,10 @@ export const GRANTS: Readonly<Record<string, string>> = {
   "admin":
     "model:read model:infer session:read session:end password:write/own key:read key:write user:read user:write " +
     "client:read client:write role:read role:write team:read team:write token:introspect signing_key:rotate " +
-    "usage:read ban:read ban:write",
+    "usage:read ban:read ban:write model:write payload:read payload:destroy",
   "operator":
     "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own " +
-    "usage:read ban:read ban:write",
+    "usage:read ban:read ban:write model:write",
   "auditor":
     "model:read session:read session:end/own password:write/own key:read user:read client:read role:read team:read " +
     "usage:read ban:read",
@@ -62,6 +62,8 @@ export interface Rule {
   readonly beyond?: (caller: Caller, relation: Relation | undefined) => number | undefined;
   /** Instead of the good call's. */
   readonly json?: (caller: Caller, object: string) => unknown;
+  /** What the path names, where it is nothing that belongs to anybody. */
+  readonly named?: string;
   /** Where the object is named in the body alone. */
   readonly inBody?: true;
 }
@@ -250,6 +252,13 @@ export const RULES: Readonly<Record<string, Rule>> = {
     json: () => ({ address: `2001:db8:1:${(names++).toString(16)}::1`, seconds: 60 }),
   },
   "DELETE /v1/bans/{id}": { action: "ban:write", kind: "ban", relations: ["server"] },
+  "GET /admin/v1/models": { action: "model:write" },
+  "POST /admin/v1/models/{id}/disable": { action: "model:write", named: "tensors" },
+  "POST /admin/v1/models/{id}/enable": { action: "model:write", named: "tensors" },
+  "GET /admin/v1/requests/{id}/payload": { action: "payload:read" },
+  "DELETE /admin/v1/subjects/{id}/payload-key": { action: "payload:destroy" },
+  "GET /admin/v1/vault": { action: "vault:rotate" },
+  "POST /admin/v1/vault/rotate": { action: "vault:rotate" },
 };
 
 /** How far a role reaches with an action: 0 nowhere, 1 what is its own, 2 its team, 3 everything. */

@@ -104,6 +104,21 @@ export function goodCalls(embeds: string, general: string): Readonly<Record<stri
     "GET /v1/bans": {},
     "POST /v1/bans": { json: { address: "203.0.113.9", seconds: 60, note: "of a test" }, status: 201 },
     "DELETE /v1/bans/{id}": { at: (objects) => objects.ban(), status: 204 },
+    "GET /admin/v1/models": {},
+    // In this order: the calls after them find it enabled.
+    "POST /admin/v1/models/{id}/disable": { at: model },
+    "POST /admin/v1/models/{id}/enable": { at: model },
+    // By default nothing is kept.
+    "GET /admin/v1/requests/{id}/payload": {
+      at: () => Promise.resolve({ id: `req_${"0".repeat(26)}` }),
+      status: 404,
+    },
+    "DELETE /admin/v1/subjects/{id}/payload-key": {
+      at: () => Promise.resolve({ id: `usr_${"0".repeat(26)}` }),
+      status: 404,
+    },
+    "GET /admin/v1/vault": {},
+    "POST /admin/v1/vault/rotate": { status: 202 },
     "POST /oauth2/token": {
       as: "client",
       form: () => Promise.resolve({ grant_type: "client_credentials" }),

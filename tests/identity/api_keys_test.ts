@@ -19,7 +19,7 @@ import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
@@ -52,7 +52,7 @@ async function openKeys(knownMax = 100) {
       return await (state.failsWrites ? unavailable() : memory.write(changes));
     },
   };
-  const keyRing = await openKeyRing(memory, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(memory, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const sealed = (table: string) => sealedTable(store, keyRing, table);
   const open = () => openApiKeys({ store, sealed, keyRing, clock, feed: NO_OTHERS, knownMax });
   const order = {

@@ -5,7 +5,7 @@ import { Fault } from "../../src/faults/fault.ts";
 import { NEVER_USED, openLastUses } from "../../src/identity/last_uses.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
@@ -31,7 +31,7 @@ async function openUses(usesMax = 10) {
       return memory.write(changes);
     },
   };
-  const keyRing = await openKeyRing(memory, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(memory, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const table = sealedTable(store, keyRing, "uses");
   for (const key of ["a", "b", "c", "d"]) await table.put(key, NEVER_USED);
   const uses = openLastUses({ store, table, clock, usesMax });

@@ -9,7 +9,7 @@ import { type ChangeFeed, NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { type SealedTable, sealedTable } from "../../src/vault/sealed_store.ts";
 import { type ManualClock, manualClock } from "../support/manual_clock.ts";
 import { watchStore } from "./watched_store.ts";
@@ -32,7 +32,7 @@ export async function openIdentityParts(
   const clock = before.clock ?? manualClock();
   const store = before.store ?? openMemoryRecordStore(clock);
   const masterKey = before.masterKey ?? parseMasterKey(generateMasterKey());
-  const keyRing = await openKeyRing(store, masterKey, clock);
+  const keyRing = await openKeyRing(store, localMasterKey(masterKey), clock);
   const sealed = (table: string): SealedTable => sealedTable(store, keyRing, table);
   const matter = { store, sealed, keyRing, clock, feed };
   const standings = openStandings(

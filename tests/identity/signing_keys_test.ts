@@ -7,7 +7,7 @@ import { type ChangeFeed, NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { withStartLock } from "../../src/store/start_lock.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
@@ -37,7 +37,7 @@ async function open(configured: string | undefined, before?: Awaited<ReturnType<
 async function openVault() {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const table = sealedTable(store, keyRing, "signing_keys");
   return { clock, store, table, feed: NO_OTHERS as ChangeFeed, signsAfterMs: 0 };
 }

@@ -1,6 +1,6 @@
 // Watched store: a record store that remembers what was ever written, and lets a test step in before a write.
 import { Fault } from "../../src/faults/fault.ts";
-import type { RecordChange, RecordStore } from "../../src/store/record_store.ts";
+import type { RecordChange, RecordPlace, RecordStore } from "../../src/store/record_store.ts";
 
 /** A store under watch. */
 export interface WatchedStore extends RecordStore {
@@ -18,13 +18,16 @@ export function watchStore(store: RecordStore): WatchedStore {
   const steps: (() => Promise<void>)[] = [];
   let writesLeft = Infinity;
 
-  async function write(changes: readonly RecordChange[]): Promise<boolean> {
+  async function write(
+    changes: readonly RecordChange[],
+    standing?: readonly RecordPlace[],
+  ): Promise<boolean> {
     await steps.shift()?.();
     if (writesLeft-- <= 0) throw new Fault("unavailable", "Cannot write the record store: it died");
     for (const { table, key, value } of changes) {
       written.push(`${table} ${key} ${new TextDecoder("latin1").decode(value)}`);
     }
-    return await store.write(changes);
+    return await store.write(changes, standing);
   }
 
   return {

@@ -7,6 +7,7 @@ import type { ChatEvent, ChatRequest } from "../../src/engines/chat.ts";
 import type { Engine, EngineState, RunBounds } from "../../src/engines/engine.ts";
 import { createEngineTable } from "../../src/engines/engine_table.ts";
 import type { WholeAnswer, WholeRequest, WholeTask } from "../../src/engines/task.ts";
+import type { PayloadKeeping } from "../../src/inference/kept_payload.ts";
 import {
   type InferenceContext,
   openRunInference,
@@ -123,6 +124,7 @@ export interface GatewayUnderTest {
 export function openGateway(
   models: readonly ServedModel[],
   caps: RequestCaps = DEFAULT_CAPS,
+  payloads?: PayloadKeeping,
 ): GatewayUnderTest {
   const clock = manualClock();
   const trail = memoryAuditTrail();
@@ -135,6 +137,7 @@ export function openGateway(
     engines: createEngineTable([...engines.values()]),
     admission: openAdmissionUnderTest(clock, { placesPerUser: 2 }),
     capsOf: () => caps,
+    payloads,
     log: openLog({ level: "error", clock, sink: (bytes) => Promise.resolve(bytes.length) }),
     clock,
   });

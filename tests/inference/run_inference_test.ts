@@ -63,11 +63,13 @@ Deno.test("ASVS V16.2.1: the records tell who, where, what and how much, and not
       task: "embedding",
       sha256: "ab".repeat(32),
       items: 2,
+      decision: "allowed",
     },
     {
       type: "inference.finished",
       ...requester,
       model: "open",
+      sha256: "ab".repeat(32),
       outcome: "completed",
       inputTokens: 14,
       outputTokens: 0,

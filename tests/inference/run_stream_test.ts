@@ -29,10 +29,11 @@ Deno.test("a stream passes its pieces on as they come, and its outcome is on rec
   strictEqual(records().length, 1);
   strictEqual(await stream.next(), undefined);
   deepStrictEqual(records(), [
-    { type: "inference.started", model: "a", task: "chat", sha256: null, items: 1 },
+    { type: "inference.started", model: "a", task: "chat", sha256: null, items: 1, decision: "allowed" },
     {
       type: "inference.finished",
       model: "a",
+      sha256: null,
       outcome: "completed",
       inputTokens: 11,
       outputTokens: 22,

@@ -115,7 +115,7 @@ export function trailOf(dataDir: string): readonly TrailEvent[] {
   const folder = `${dataDir}/audit`;
   return [...Deno.readDirSync(folder)].map(({ name }) => name).sort()
     .flatMap((name) => Deno.readTextFileSync(`${folder}/${name}`).split("\n"))
-    .filter((line) => line.endsWith("}")).map((line) => JSON.parse(line).event);
+    .filter((line) => line.endsWith("}")).flatMap((line) => JSON.parse(line).event ?? []);
 }
 
 /** @throws AssertionError where the chain of the trail is broken */

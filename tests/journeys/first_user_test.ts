@@ -182,5 +182,5 @@ function auditEvents(server: ServerUnderTest): Record<string, unknown>[] {
   return [...Deno.readDirSync(folder)].map(({ name }) => name).sort().flatMap((name) =>
     Deno.readTextFileSync(`${folder}/${name}`).split("\n")
   )
-    .filter((line) => line.endsWith("}")).map((line) => JSON.parse(line).event);
+    .filter((line) => line.endsWith("}")).flatMap((line) => JSON.parse(line).event ?? []);
 }

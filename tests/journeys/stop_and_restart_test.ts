@@ -337,7 +337,7 @@ function eventTypes(dataDir: string): string[] {
   return Deno.readTextFileSync(`${dataDir}/audit/audit-000001.jsonl`).split("\n").filter((line) =>
     line.endsWith("}")
   )
-    .map((line) => JSON.parse(line).event.type);
+    .flatMap((line) => JSON.parse(line).event?.type ?? []);
 }
 
 async function whenRecorded(dataDir: string, type: string): Promise<void> {

@@ -6,7 +6,7 @@ import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
@@ -28,7 +28,7 @@ export async function openBanWorld() {
   const memory = openMemoryRecordStore(clock);
   /** What tests put in the way of the store. */
   const store: RecordStore = { ...memory };
-  const keyRing = await openKeyRing(memory, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(memory, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const labelNetwork = (network: string): string => keyRing.pseudonym("address", network);
   const lines: Record<string, unknown>[] = [];
   const log = openLog({

@@ -1,7 +1,8 @@
 // Tests of the embedded limit store: the contract, and that two stores decide as one.
-import { deepStrictEqual, rejects, strictEqual, throws } from "node:assert/strict";
+import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
 import { openEmbeddedLimitStore } from "../../src/limits/embedded_limit_store.ts";
+import type { LimitStore } from "../../src/limits/limit_store.ts";
 import type { LocalLimitStore } from "../../src/limits/local_limit_store.ts";
 import { openMemoryLimitStore } from "../../src/limits/memory_limit_store.ts";
 import { openSqliteLimitStore } from "../../src/limits/sqlite_limit_store.ts";
@@ -30,7 +31,7 @@ testLimitStoreContract("embedded limit store", () => {
 /** An embedded store over a SQLite that fails when a test says so, and that counts what it is asked. */
 async function withStore(
   run: (
-    store: LocalLimitStore,
+    store: LimitStore,
     sqlite: {
       isDown: boolean;
       readonly asked: { takes: number; settlements: number };
@@ -70,31 +71,36 @@ async function withStore(
 const moment = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 Deno.test("embedded limit store: SQLite is not asked where no sum is limited, nor where memory refuses", async () => {
-  await withStore((store, sqlite) => {
+  await withStore(async (store, sqlite) => {
     store.take("hold", [rate("a", 1), place("a", 1)]);
     store.settle("hold", [{ cell: place("a", 1), used: 0 }], []);
-    strictEqual(store.take(null, [rate("a", 1), count("a", 5)])[0]?.allowed, false);
+    strictEqual((await store.take(null, [rate("a", 1), count("a", 5)]))[0]?.allowed, false);
     deepStrictEqual(sqlite.asked, { takes: 0, settlements: 0 });
   });
 });
 
 Deno.test("embedded limit store: what memory gave is given back where SQLite refuses or fails, with and without a hold", async () => {
-  await withStore((store, sqlite) => {
+  await withStore(async (store, sqlite) => {
     const cells = [rate("a", 10, 3), count("a", 1), place("a", 2)];
-    store.take("first", cells);
+    await store.take("first", cells);
     for (const hold of ["refused", null]) {
-      deepStrictEqual(store.take(hold, cells).map(({ allowed, remaining }) => [allowed, remaining]), [
+      deepStrictEqual((await store.take(hold, cells)).map(({ allowed, remaining }) => [allowed, remaining]), [
         [true, 7],
         [false, 0],
         [true, 1],
       ]);
     }
     sqlite.isDown = true;
-    for (const hold of ["failed", null]) throws(() => store.take(hold, cells), isFault("unavailable"));
-    deepStrictEqual(store.take(null, [rate("a", 10, 7), place("a", 2)]).map(({ remaining }) => remaining), [
-      0,
-      0,
-    ]);
+    for (const hold of ["failed", null]) {
+      await rejects(async () => await store.take(hold, cells), isFault("unavailable"));
+    }
+    deepStrictEqual(
+      (await store.take(null, [rate("a", 10, 7), place("a", 2)])).map(({ remaining }) => remaining),
+      [
+        0,
+        0,
+      ],
+    );
   });
 });
 
@@ -107,9 +113,11 @@ Deno.test("embedded limit store: requests without a hold leave nothing open in m
       openSqliteLimitStore(`${folder}/limits.db`, clock),
     );
     store.take("open", [rate("a", 10, 10)]);
-    for (let each = 0; each < 20; each++) store.take(null, [rate("b", 100), count("b", 100)]);
+    for (let each = 0; each < 20; each++) {
+      await store.take(null, [rate("b", 100), count("b", 100)]);
+    }
     store.settle("open", [{ cell: rate("a", 10, 10), used: 0 }], []);
-    strictEqual(store.take(null, [rate("a", 10, 10)])[0]?.allowed, true);
+    strictEqual((await store.take(null, [rate("a", 10, 10)]))[0]?.allowed, true);
     await store.close();
   } finally {
     Deno.removeSync(folder, { recursive: true });
@@ -119,15 +127,16 @@ Deno.test("embedded limit store: requests without a hold leave nothing open in m
 Deno.test("embedded limit store: a place is given back at once where SQLite fails, and the sum when it is settled again", async () => {
   await withStore(async (store, sqlite) => {
     const cells = [count("a", 10, 5), place("a", 1)];
-    store.take("hold", cells);
+    await store.take("hold", cells);
     sqlite.isDown = true;
-    const settle = () => store.settle("hold", cells.map((cell) => ({ cell, used: 2 })), [tally("t", 1)]);
-    throws(settle, isFault("unavailable"));
-    strictEqual(store.take("next", [place("a", 1)])[0]?.allowed, true);
+    const settle = async () =>
+      await store.settle("hold", cells.map((cell) => ({ cell, used: 2 })), [tally("t", 1)]);
+    await rejects(settle, isFault("unavailable"));
+    strictEqual((await store.take("next", [place("a", 1)]))[0]?.allowed, true);
     sqlite.isDown = false;
-    settle();
-    settle();
-    strictEqual(store.take(null, [place("a", 1)])[0]?.allowed, false);
+    await Promise.all([settle(), settle()]);
+    await settle();
+    strictEqual((await store.take(null, [place("a", 1)]))[0]?.allowed, false);
     deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")]], [[["a", 2]], [["t", 1]]]);
   });
 });
@@ -144,8 +153,8 @@ Deno.test("embedded limit store: tallies of many requests are written together, 
 
 Deno.test("embedded limit store: with a budget tallies are written at once", async () => {
   await withStore(async (store, sqlite) => {
-    store.take("hold", [count("a", 10, 5)]);
-    store.settle("hold", [{ cell: count("a", 10, 5), used: 2 }], [tally("t", 1)]);
+    await store.take("hold", [count("a", 10, 5)]);
+    await store.settle("hold", [{ cell: count("a", 10, 5), used: 2 }], [tally("t", 1)]);
     deepStrictEqual([[...await sqlite.inner.sums("day")], [...await sqlite.inner.sums("used")]], [
       [["a", 2]],
       [["t", 1]],
@@ -171,12 +180,16 @@ Deno.test("embedded limit store: tallies that SQLite does not take wait and are 
 Deno.test("embedded limit store: of tallies that wait for a failing SQLite memory is bounded", async () => {
   await withStore(async (store, sqlite) => {
     sqlite.isDown = true;
-    const settleAll = () => {
-      for (let each = 0; each < 10_001; each++) store.settle(`hold${each}`, [], [tally(`k${each}`, 1)]);
+    const settleAll = async () => {
+      for (let each = 0; each < 10_001; each++) {
+        const settled = () => store.settle(`hold${each}`, [], [tally(`k${each}`, 1)]);
+        // Told twice at once, as by one who has heard no answer.
+        await Promise.all([settled(), settled()]);
+      }
     };
-    throws(settleAll, isFault("unavailable"));
+    await rejects(settleAll, isFault("unavailable"));
     sqlite.isDown = false;
-    settleAll();
+    await settleAll();
     deepStrictEqual(new Set((await store.sums("used")).values()), new Set([1]));
     strictEqual((await store.sums("used")).size, 10_001);
   });

@@ -6,7 +6,7 @@ import { openRedisRecordStore } from "../../src/store/redis_record_store.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { systemClock } from "../../src/time/clock.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { openRedisUnderTest } from "../store/redis_under_test.ts";
 import { hasRedisServer, startRedisServer } from "../support/redis_server.ts";
@@ -31,7 +31,7 @@ Deno.test({
       const store = openRedisRecordStore(redis, clock, `ins_${instance}`);
       const feed = await openRedisChangeFeed({ redis, clock, staleMsMax: 1000, onFault() {} });
       opened.push(() => feed.close());
-      const keyRing = await openKeyRing(store, masterKey, clock);
+      const keyRing = await openKeyRing(store, localMasterKey(masterKey), clock);
       return await openBanList({
         store,
         table: sealedTable(store, keyRing, BAN_TABLE),

@@ -1,38 +1,13 @@
 // Tests of the catalog: each model is accepted whole or refused with a recorded reason, and none disturbs another.
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
-import { createHash } from "node:crypto";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openCatalog } from "../../src/registry/catalog.ts";
 import { servedModelOfCard } from "../../src/registry/served_model.ts";
-import type { ModelCard } from "../../src/registry/model_card.ts";
 import { openLog } from "../../src/telemetry/log.ts";
+import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { manualClock } from "../support/manual_clock.ts";
-
-const GRAPH = new TextEncoder().encode("graph");
-const VOCABULARY = new TextEncoder().encode("vocabulary");
-
-function cardOf(id: string): ModelCard {
-  const artefact = (file: string, bytes: Uint8Array) => ({
-    file,
-    sha256: createHash("sha256").update(bytes).digest("hex"),
-    bytes: bytes.length,
-  });
-  return {
-    id,
-    task: "embedding",
-    name: id,
-    description: "",
-    license: "Apache-2.0",
-    source: "this test",
-    createdSeconds: 0,
-    artefacts: { graph: artefact("graph.onnx", GRAPH), vocabulary: artefact("vocabulary.json", VOCABULARY) },
-    dimensions: 4,
-    dimensionsReducible: false,
-    limits: { textsPerRequestMax: 1, charactersPerTextMax: 1, tokensPerTextMax: 1, tokensPerRequestMax: 1 },
-    access: { see: ["admin"], use: [] },
-  };
-}
+import { cardOf, GRAPH, newJudge, VOCABULARY } from "./sealed_model.ts";
 
 /** A models folder. */
 class ModelsFolder implements Disposable {
@@ -65,11 +40,14 @@ class ModelsFolder implements Disposable {
       modelsDirectory: this.path,
       trail,
       log,
+      judge: await newJudge(),
+      feed: NO_OTHERS,
       upstreamModels: [],
       accept(card, { graph, vocabulary }) {
         deepStrictEqual([graph, vocabulary], [GRAPH, VOCABULARY]);
         accepted.push(card.id);
       },
+      drop: (id) => accepted.push(`-${id}`),
     });
     await log.flush();
     return {
@@ -108,6 +86,8 @@ Deno.test("models in order are accepted, recorded with their digest, and listed 
       type: "model.accepted",
       model,
       sha256: cardOf(model).artefacts.graph.sha256,
+      signer: null,
+      serial: null,
     })),
   );
   deepStrictEqual(logged, []);
@@ -277,8 +257,11 @@ Deno.test("ASVS V16.5.3: without a record of it no model is accepted, and none r
         modelsDirectory: folder.path,
         trail,
         log: { write: () => undefined, flush: () => Promise.resolve() },
+        judge: await newJudge(),
+        feed: NO_OTHERS,
         upstreamModels: [],
         accept: (card) => accepted.push(card.id),
+        drop: () => undefined,
       }),
       (thrown) => thrown instanceof Fault && thrown.kind === "unavailable",
     );
@@ -292,8 +275,11 @@ Deno.test("a models folder that is not there is a fault that names it", async ()
       modelsDirectory: "/no/such/folder",
       trail: memoryAuditTrail(),
       log: { write: () => undefined, flush: () => Promise.resolve() },
+      judge: await newJudge(),
+      feed: NO_OTHERS,
       upstreamModels: [],
       accept: () => undefined,
+      drop: () => undefined,
     }),
     (thrown) => {
       ok(thrown instanceof Fault);

@@ -402,6 +402,104 @@ export function testRecordStoreContract(
     ]);
   });
 
+  contract(
+    "tables are those that hold records, whatever their names and however many records",
+    async (store) => {
+      deepStrictEqual(await store.tables(), []);
+      for (let index = 0; index < 30; index++) await store.put("many", `k${index}`, bytes(index));
+      for (const table of ODD_KEYS) await store.put(table, "k", bytes(1));
+      deepStrictEqual((await store.tables()).toSorted(), ["many", ...ODD_KEYS].toSorted());
+      for (const table of ODD_KEYS) await store.delete(table, "k");
+      deepStrictEqual(await store.tables(), ["many"]);
+    },
+  );
+
+  contract("replace puts other bytes in the place of exactly these, and of no others", async (store) => {
+    await store.put("t", "k", bytes(1, 2));
+    await store.put("t", "l", bytes(1, 2));
+    await store.put("u", "k", bytes(1, 2));
+    for (const before of [bytes(), bytes(1), bytes(1, 2, 0), bytes(1, 3)]) {
+      strictEqual(await store.replace("t", [{ key: "k", before, after: bytes(9) }]), 0);
+    }
+    strictEqual(await store.replace("t", [{ key: "never", before: bytes(), after: bytes(9) }]), 0);
+    strictEqual(await store.replace("never", [{ key: "k", before: bytes(1, 2), after: bytes(9) }]), 0);
+    const larger = bytes(0, 1, 2, 0);
+    const after = bytes(7, 8);
+    strictEqual(await store.replace("t", [{ key: "k", before: larger.subarray(1, 3), after }]), 1);
+    after.fill(0);
+    deepStrictEqual(await store.list("t", { limit: 10 }), [
+      { key: "k", value: bytes(7, 8) },
+      { key: "l", value: bytes(1, 2) },
+    ]);
+    deepStrictEqual(await store.get("u", "k"), bytes(1, 2));
+    strictEqual(await store.replace("t", [{ key: "k", before: bytes(1, 2), after: bytes(9) }]), 0);
+    strictEqual(await store.replace("t", [{ key: "k", before: bytes(7, 8), after: bytes() }]), 1);
+    deepStrictEqual(await store.get("t", "k"), bytes());
+  });
+
+  contract(
+    "replace leaves a lifetime as it was, and finds nothing that has expired",
+    async (store, clock) => {
+      await store.put("t", "k", bytes(1), { expiresAtMs: clock.now() + 10 });
+      await store.put("t", "forever", bytes(1));
+      clock.advance(9);
+      for (const key of ["k", "forever"]) {
+        strictEqual(await store.replace("t", [{ key, before: bytes(1), after: bytes(2) }]), 1);
+      }
+      deepStrictEqual(await store.get("t", "k"), bytes(2));
+      clock.advance(1);
+      strictEqual(await store.get("t", "k"), undefined);
+      strictEqual(await store.replace("t", [{ key: "k", before: bytes(2), after: bytes(3) }]), 0);
+      deepStrictEqual(await store.get("t", "forever"), bytes(2));
+    },
+  );
+
+  contract("ASVS V15.4.2: of many that replace the same bytes at once, exactly one does", async (store) => {
+    await store.put("t", "k", bytes(255));
+    const results = await Promise.all(
+      Array.from(
+        { length: 30 },
+        (_, index) => store.replace("t", [{ key: "k", before: bytes(255), after: bytes(index) }]),
+      ),
+    );
+    strictEqual(results.filter((made) => made === 1).length, 1);
+    deepStrictEqual(await store.get("t", "k"), bytes(results.indexOf(1)));
+  });
+
+  contract(
+    "a write is made only while what has to stand stands, whatever is in it, and changes nothing of that",
+    async (store, clock) => {
+      const standing = [{ table: "keys", key: "a" }, { table: "t", key: "b" }];
+      const change = { table: "t", key: "k", value: bytes(1) };
+      await store.put("keys", "a", bytes(7), { expiresAtMs: clock.now() + 10 });
+      strictEqual(await store.write([change], standing), false);
+      strictEqual(await store.get("t", "k"), undefined);
+      await store.put("t", "b", bytes());
+      strictEqual(await store.write([{ ...change, expects: bytes(9) }], standing), false);
+      strictEqual(await store.write([{ ...change, expects: "nothing" }], standing), true);
+      strictEqual(await store.write([], standing), true);
+      strictEqual(
+        await store.write([{ table: "keys", key: "a", value: undefined }], standing.slice(1)),
+        true,
+      );
+      strictEqual(await store.write([], standing), false);
+      await store.put("keys", "a", bytes(7), { expiresAtMs: clock.now() + 10 });
+      // Judged by what stood before the write, as all else.
+      strictEqual(await store.write([{ table: "t", key: "b", value: undefined }], standing), true);
+      strictEqual(await store.write([change], standing.slice(0, 1)), true);
+      clock.advance(10);
+      strictEqual(await store.write([{ ...change, value: bytes(2) }], standing.slice(0, 1)), false);
+      deepStrictEqual(await store.list("t", { limit: 10 }), [{ key: "k", value: bytes(1) }]);
+    },
+  );
+
+  contract("scrub changes no record", async (store) => {
+    await store.put("t", "k", bytes(1));
+    await store.delete("t", "gone");
+    await store.scrub();
+    deepStrictEqual(await store.list("t", { limit: 10 }), [{ key: "k", value: bytes(1) }]);
+  });
+
   contract("property: it does what a map of its live records does", async (store, clock) => {
     const name = fc.oneof(fc.constantFrom("a", "b", "B"), anyText.filter(isKey));
     const act = fc.record({

@@ -233,6 +233,40 @@ redisTest(
   },
 );
 
+redisTest(
+  "tables are found among many other keys, and no other installation's are among them",
+  async (world) => {
+    const store = world.open(manualClock());
+    for (let index = 0; index < 60; index++) await store.put(`table ${index}:*[a]`, "k", bytes(1));
+    await Promise.all(
+      Array.from(
+        { length: 3000 },
+        (_, index) => world.redis.call("x", ["SET", world.redis.key(`rate:${index}`), "1"]),
+      ),
+    );
+    const other = await openRedisUnderTest(world.server, `${world.prefix}x`);
+    await openRedisRecordStore(other, manualClock(), "there").put("theirs", "k", bytes(1));
+    await other.close();
+    deepStrictEqual(
+      (await store.tables()).toSorted(),
+      Array.from({ length: 60 }, (_, index) => `table ${index}:*[a]`).toSorted(),
+    );
+  },
+);
+
+redisTest(
+  "a replaced record is told to no feed, and keeps its place in the order and its moment of expiry",
+  async (world) => {
+    const clock = manualClock();
+    const store = world.open(clock);
+    await store.put("t", "k", bytes(1), { expiresAtMs: clock.now() + 10 });
+    const before = await world.server.cli("GET", world.redis.key("record-change-count"));
+    strictEqual(await store.replace("t", [{ key: "k", before: bytes(1), after: bytes(2) }]), 1);
+    strictEqual(await world.server.cli("GET", world.redis.key("record-change-count")), before);
+    deepStrictEqual(await held(world, "t"), [1, 1, 1]);
+  },
+);
+
 redisTest("a deleted record leaves nothing of it behind", async (world) => {
   const clock = manualClock();
   const store = world.open(clock);

@@ -101,6 +101,32 @@ Deno.test("ASVS V14.2.7: SQLite store: bytes that were deleted or overwritten ar
   });
 });
 
+Deno.test("ASVS V14.2.7: SQLite store: bytes that were deleted or replaced are in no file after a scrub, while the store stays open", async () => {
+  await withFile(async (file, folder) => {
+    const store = openSqliteRecordStore(file, systemClock);
+    await store.put("t", "deleted", MARK_BYTES);
+    await store.put("t", "replaced", MARK_BYTES);
+    await store.scrub();
+    strictEqual(holdsMark(folder), true, "they have reached the file itself");
+    await store.delete("t", "deleted");
+    strictEqual(
+      await store.replace("t", [{ key: "replaced", before: MARK_BYTES, after: Uint8Array.of(1) }]),
+      1,
+    );
+    strictEqual(holdsMark(folder), true);
+    using other = new DatabaseSync(file);
+    other.exec("BEGIN");
+    other.prepare("SELECT key FROM records").all();
+    await store.put("t", "k", Uint8Array.of(2));
+    await rejects(store.scrub(), isUnavailable);
+    other.exec("ROLLBACK");
+    await store.scrub();
+    strictEqual(holdsMark(folder), false);
+    deepStrictEqual((await store.list("t", { limit: 10 })).map(({ key }) => key), ["k", "replaced"]);
+    await store.close();
+  });
+});
+
 Deno.test("SQLite store: over a private file all its files are private, whatever the umask", async () => {
   await withFile(async (file, folder) => {
     const umask = Deno.umask(0);
@@ -166,6 +192,9 @@ Deno.test("SQLite store: every method of a closed store rejects with a fault, no
         () => store.write([]),
         () => store.delete("t", "k"),
         () => store.list("t", { limit: 1 }),
+        () => store.replace("t", [{ key: "k", before: value, after: value }]),
+        () => store.tables(),
+        () => store.scrub(),
       ]
     ) await rejects(call(), isUnavailable);
     const reopened = openSqliteRecordStore(file, systemClock);

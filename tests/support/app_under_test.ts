@@ -286,7 +286,8 @@ export function readAuditEvents(folder: string): Record<string, unknown>[] {
   return [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".jsonl"))
     .sort()
     .flatMap((name) => Deno.readTextFileSync(`${folder}/${name}`).split("\n").filter((line) => line !== ""))
-    .map((line) => JSON.parse(line).event);
+    // The first line of a segment is its header.
+    .flatMap((line) => JSON.parse(line).event ?? []);
 }
 
 async function writeModels(folder: string): Promise<void> {

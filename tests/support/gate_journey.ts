@@ -2,6 +2,7 @@
 // verdict, each inference one intent and one outcome, the trail is whole, and no upstream's secret is anywhere.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { eventMistake } from "./known_event.ts";
 import { type ServerUnderTest, startServerUnderTest } from "./server_under_test.ts";
 
 /** What stands behind the gate. */
@@ -98,6 +99,7 @@ export async function throughTheGate(
     });
     strictEqual((await stop()).code, 0, server.output());
 
+    deepStrictEqual(records().map(eventMistake).filter((mistake) => mistake !== undefined), []);
     const verdicts = records().filter(({ type }) => VERDICTS.includes(type));
     strictEqual(
       new Set(verdicts.map(({ request }) => request)).size,
@@ -128,6 +130,7 @@ const VERDICTS: readonly string[] = [
   "session.ended",
   "request.allowed",
   "request.refused",
+  "audit.read",
   "inference.started",
 ];
 
@@ -149,7 +152,7 @@ function auditRecords(dataDir: string): AuditRecord[] {
   const folder = `${dataDir}/audit`;
   return [...Deno.readDirSync(folder)].map(({ name }) => name).sort()
     .flatMap((name) => Deno.readTextFileSync(`${folder}/${name}`).split("\n"))
-    .filter((line) => line.endsWith("}")).map((line) => JSON.parse(line).event);
+    .filter((line) => line.endsWith("}")).flatMap((line) => JSON.parse(line).event ?? []);
 }
 
 /** Every file below a folder, its bytes as Latin-1 so that any ASCII mark is found. */

@@ -8,7 +8,7 @@ import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type KeyRing, openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { type ManualClock, manualClock } from "./manual_clock.ts";
 import { trustOver } from "./trust_over.ts";
 
@@ -30,7 +30,7 @@ export interface SharedMatter {
 export async function makeSharedMatter(): Promise<SharedMatter> {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  return { clock, store, keyRing: await openKeyRing(store, parseMasterKey(generateMasterKey()), clock) };
+  return { clock, store, keyRing: await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock) };
 }
 
 /**

@@ -2,6 +2,7 @@
 import { permissionFlags } from "../../src/cli/permission_flags.ts";
 import { parseConfig } from "../../src/config/config.ts";
 import { PROXY_VARIABLES } from "../../src/config/environment.ts";
+import { type SettingName, SETTINGS, variableOf } from "../../src/config/schema.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;
 export const ADMIN_PASSWORD = "correct horse battery staple";
@@ -172,9 +173,24 @@ function isWhole(answer: string): boolean {
   return announced !== undefined && rest.join("\r\n\r\n").length >= Number(announced);
 }
 
+/** Variables that name a file with a secret. */
+const SECRET_FILES = new Set(
+  (Object.keys(SETTINGS) as SettingName[]).filter((name) => SETTINGS[name].secret).map((name) =>
+    `${variableOf(name)}_FILE`
+  ),
+);
+
 /** The flags of `deno task flags` under these settings. */
 export function flagsFor(variables: Record<string, string>): string[] {
-  const settings = Object.fromEntries(Object.entries(variables).filter(([name]) => !name.endsWith("_FILE")));
+  const settings = Object.fromEntries(
+    Object.entries(variables).flatMap(([name, value]): [string, string][] =>
+      SECRET_FILES.has(name)
+        ? [[name.slice(0, -"_FILE".length), Deno.readTextFileSync(value).trimEnd()]]
+        : name.endsWith("_FILE")
+        ? []
+        : [[name, value]]
+    ),
+  );
   const parsed = parseConfig({ variables: settings, file: undefined, cores: 2, storeExists: () => true });
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.mistakes));
   return permissionFlags(

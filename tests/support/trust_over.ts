@@ -7,5 +7,5 @@ export function trustOver(
   parts: Pick<Trust, "store" | "keyRing" | "trail"> & { readonly feed?: Trust["feed"] | undefined },
 ): Trust {
   const { feed = NO_OTHERS } = parts;
-  return { ...parts, feed, redis: undefined, alone: (act) => act() };
+  return { ...parts, feed, redis: undefined, sums: undefined, alone: (act) => act() };
 }

@@ -7,18 +7,20 @@ import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
-import { importSealingKey, open, seal } from "../../src/vault/aead.ts";
+import { importSealingKey, seal, sealingKeyIdOf } from "../../src/vault/aead.ts";
 import { type HashPurpose, openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { manualClock } from "../support/manual_clock.ts";
+import { ManualFeed } from "../support/manual_feed.ts";
 
 const PLAIN = encodeUtf8("portcullis");
 
 function emptyVault() {
   const clock = manualClock();
-  const masterKey = parseMasterKey(generateMasterKey());
+  const rawMaster = parseMasterKey(generateMasterKey());
+  const masterKey = localMasterKey(rawMaster);
   const store = openMemoryRecordStore(clock);
-  return { clock, masterKey, store, openRing: () => openKeyRing(store, masterKey, clock) };
+  return { clock, rawMaster, masterKey, store, openRing: () => openKeyRing(store, masterKey, clock) };
 }
 
 function isUnavailable(words: RegExp): (thrown: unknown) => true {
@@ -110,8 +112,8 @@ Deno.test("ASVS V11.2.2: after another seal key is added the newest seals, and v
   const sealedBefore = await (await openRing()).seal("t/k", PLAIN);
   const [, sealKey] = await store.list("data_keys", { limit: 10 });
   const newest = `${sealKey?.key}z`;
-  const master = await importSealingKey("master", masterKey);
-  await store.put("data_keys", newest, await seal(master, `data_keys/${newest}`, new Uint8Array(32).fill(7)));
+  const wrapped = await masterKey.wrap(`data_keys/${newest}`, new Uint8Array(32).fill(7));
+  await store.put("data_keys", newest, wrapped);
   const ring = await openKeyRing(store, masterKey, clock);
   const sealedAfter = await ring.seal("t/k", PLAIN);
   ok(new TextDecoder("latin1").decode(sealedAfter).includes(newest.split(".")[1] ?? "?"));
@@ -129,7 +131,7 @@ Deno.test("another master key is a fault that says so, and nothing is written", 
   const { store, clock, openRing } = emptyVault();
   await openRing();
   const before = await store.list("data_keys", { limit: 10 });
-  const other = parseMasterKey(generateMasterKey());
+  const other = localMasterKey(parseMasterKey(generateMasterKey()));
   await rejects(
     openKeyRing(store, other, clock),
     isUnavailable(/^Cannot open data key key_\w+: the master key is not the one it was wrapped under/),
@@ -155,13 +157,14 @@ Deno.test("a wrapped key that was altered, moved to another id or is of an unkno
 });
 
 Deno.test("ASVS V13.3.1: no data key and no master key stands in the store", async () => {
-  const { store, masterKey, openRing } = emptyVault();
+  const { store, rawMaster, masterKey, openRing } = emptyVault();
   const ring = await openRing();
   const records = await store.list("data_keys", { limit: 10 });
-  const master = await importSealingKey("master", masterKey);
   const everything = records.map(({ key, value }) => encodeUtf8(key).toHex() + value.toHex()).join();
-  const raws = await Promise.all(records.map(({ key, value }) => open(master, `data_keys/${key}`, value)));
-  for (const raw of [masterKey, ...raws]) {
+  const raws = await Promise.all(
+    records.map(({ key, value }) => masterKey.unwrap(`data_keys/${key}`, value)),
+  );
+  for (const raw of [rawMaster, ...raws]) {
     strictEqual(raw.length, 32);
     for (let start = 0; start <= 24; start += 8) {
       ok(!everything.includes(raw.slice(start, start + 8).toHex()));
@@ -202,8 +205,7 @@ Deno.test("ASVS V11.4.1: a keyed hash is HMAC-SHA-256 under a key of its own, wh
   const ring = await openRing();
   const [record] = await store.list("data_keys", { limit: 1 });
   ok(record);
-  const master = await importSealingKey("master", masterKey);
-  const pseudonymKey = await open(master, `data_keys/${record.key}`, record.value);
+  const pseudonymKey = await masterKey.unwrap(`data_keys/${record.key}`, record.value);
   const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
   const expected = createHmac("sha256", hashKey).update("api_key\u0000pck_\u00e4").digest();
   deepStrictEqual(ring.keyedHash("api_key", "pck_\u00e4"), new Uint8Array(expected));
@@ -242,8 +244,8 @@ Deno.test("property: no pseudonym is a part of a keyed hash, whatever the purpos
 async function addSealKey({ store, masterKey }: Pick<ReturnType<typeof emptyVault>, "store" | "masterKey">) {
   const keys = await store.list("data_keys", { limit: 10 });
   const newest = `${keys.at(-1)?.key}z`;
-  const master = await importSealingKey("master", masterKey);
-  await store.put("data_keys", newest, await seal(master, `data_keys/${newest}`, new Uint8Array(32).fill(7)));
+  const wrapped = await masterKey.wrap(`data_keys/${newest}`, new Uint8Array(32).fill(7));
+  await store.put("data_keys", newest, wrapped);
 }
 
 Deno.test("a value that another instance sealed under a key of its making opens at once, at several places together", async () => {
@@ -278,4 +280,122 @@ Deno.test("keys are read again for a value of an unknown key, and for no other",
     deepStrictEqual(await ring.open("t/k", await elsewhere.seal("t/k", PLAIN)), PLAIN);
   }
   strictEqual(lists, before + 1);
+});
+
+const nobodyRecords = () => Promise.resolve();
+
+Deno.test("a rotated ring seals under the new key at once, other instances when they hear of it, and each opens what any sealed", async () => {
+  const { store, masterKey, clock } = emptyVault();
+  const [feed, otherFeed] = [new ManualFeed(), new ManualFeed()];
+  const ring = await openKeyRing(store, masterKey, clock, feed);
+  const other = await openKeyRing(store, masterKey, clock, otherFeed);
+  const before = ring.activeKey();
+  const old = await ring.seal("t/k", PLAIN);
+  const told: string[] = [];
+  const id = await ring.rotate((made) => {
+    told.push(made);
+    return Promise.resolve();
+  });
+  deepStrictEqual(told, [id]);
+  strictEqual(ring.activeKey(), id);
+  notStrictEqual(id, before);
+  strictEqual(sealingKeyIdOf(await ring.seal("t/k", PLAIN)), id);
+  strictEqual(sealingKeyIdOf(await other.seal("t/k", PLAIN)), before);
+  await otherFeed.tell("data_keys", `seal.${id}`);
+  strictEqual(sealingKeyIdOf(await other.seal("t/k", PLAIN)), id);
+  for (const each of [ring, other]) deepStrictEqual(await each.open("t/k", old), PLAIN);
+  const states = (await ring.keys()).map(({ id, kind, state }) => [id, kind, state]);
+  deepStrictEqual(states.slice(0, 1), [[id, "seal", "active"]]);
+  deepStrictEqual(new Map(states.slice(1).map(([id, ...rest]) => [id, rest])).get(before), [
+    "seal",
+    "retired",
+  ]);
+  strictEqual(states.length, 3);
+  strictEqual((await openKeyRing(store, masterKey, clock)).activeKey(), id);
+});
+
+Deno.test("the newest key seals, whatever the clock of the instance that made it says", async () => {
+  const { store, masterKey, clock } = emptyVault();
+  const ring = await openKeyRing(store, masterKey, clock);
+  for (const jumpMs of [-86_400_000, 0, 0]) {
+    clock.jumpWall(jumpMs);
+    strictEqual(await ring.rotate(nobodyRecords), ring.activeKey());
+    strictEqual((await openKeyRing(store, masterKey, clock)).activeKey(), ring.activeKey());
+  }
+  strictEqual((await store.list("data_keys", { limit: 10 })).length, 5);
+});
+
+Deno.test("ASVS V16.5.3: a new key that is not on record, or that the master key does not wrap, is not made", async () => {
+  const { store, masterKey, clock } = emptyVault();
+  const fails = () => Promise.reject(new Fault("unavailable", "Cannot do it: a test"));
+  const ring = await openKeyRing(store, masterKey, clock);
+  const [before, keys] = [ring.activeKey(), await store.list("data_keys", { limit: 10 })];
+  await rejects(ring.rotate(fails), isUnavailable(/a test/));
+  const away = await openKeyRing(store, { ...masterKey, wrap: fails }, clock);
+  await rejects(away.rotate(nobodyRecords), isUnavailable(/a test/));
+  deepStrictEqual(await store.list("data_keys", { limit: 10 }), keys);
+  strictEqual(ring.activeKey(), before);
+});
+
+Deno.test("a value is resealed under the active key, and what is under it or is no value of the ring is left", async () => {
+  const { store, masterKey, clock } = emptyVault();
+  const ring = await openKeyRing(store, masterKey, clock);
+  const old = await ring.seal("t/k", PLAIN);
+  strictEqual(await ring.reseal("t/k", old), undefined);
+  await ring.rotate(nobodyRecords);
+  const resealed = await ring.reseal("t/k", old);
+  ok(resealed);
+  strictEqual(sealingKeyIdOf(resealed), ring.activeKey());
+  deepStrictEqual(await ring.open("t/k", resealed), PLAIN);
+  for (
+    const plain of [
+      new Uint8Array(),
+      PLAIN,
+      await seal(await importSealingKey("key_else", new Uint8Array(32)), "t/k", PLAIN),
+    ]
+  ) {
+    strictEqual(await ring.reseal("t/k", plain), undefined);
+  }
+  await rejects(ring.reseal("t/l", old), isUnavailable(/altered or moved/));
+});
+
+Deno.test("a destroyed key opens nothing, here, on an instance that heard of it, and after a restart; the key in use stays", async () => {
+  const { store, masterKey, clock } = emptyVault();
+  const otherFeed = new ManualFeed();
+  const ring = await openKeyRing(store, masterKey, clock);
+  const other = await openKeyRing(store, masterKey, clock, otherFeed);
+  const [old, before] = [await ring.seal("t/k", PLAIN), ring.activeKey()];
+  await rejects(ring.destroy(before), /in use/);
+  await ring.rotate(nobodyRecords);
+  await ring.destroy(before);
+  await ring.destroy(before);
+  await otherFeed.tell("data_keys", `seal.${before}`);
+  for (const each of [ring, other, await openKeyRing(store, masterKey, clock)]) {
+    await rejects(each.open("t/k", old), isUnavailable(/there is no data key/));
+    strictEqual(each.activeKey(), ring.activeKey());
+  }
+  deepStrictEqual((await ring.keys()).map(({ kind, state }) => `${kind} ${state}`).toSorted(), [
+    "pseudonym active",
+    "seal active",
+  ]);
+});
+
+Deno.test("ASVS V13.3.4: wrapped anew, all keys are under the newest master key alone, the pseudonym key as well, and none is another", async () => {
+  const { store, rawMaster, clock } = emptyVault();
+  const before = await openKeyRing(store, localMasterKey(rawMaster), clock);
+  const [old, pseudonym] = [await before.seal("t/k", PLAIN), before.pseudonym("account", "ada")];
+  await before.rotate(nobodyRecords);
+  const newMaster = parseMasterKey(generateMasterKey());
+  const ring = await openKeyRing(store, localMasterKey(newMaster, [rawMaster]), clock);
+  deepStrictEqual((await ring.keys()).map((key) => key.isUnderNewestMasterKey), [false, false, false]);
+  const told: string[] = [];
+  const record = (id: string) => Promise.resolve(void told.push(id));
+  strictEqual(await ring.rewrap(record), 3);
+  deepStrictEqual(told.toSorted(), (await ring.keys()).map(({ id }) => id).toSorted());
+  deepStrictEqual((await ring.keys()).map((key) => key.isUnderNewestMasterKey), [true, true, true]);
+  strictEqual(await ring.rewrap(record), 0);
+  await rejects(openKeyRing(store, localMasterKey(rawMaster), clock), isUnavailable(/another|not the one/));
+  const after = await openKeyRing(store, localMasterKey(newMaster), clock);
+  deepStrictEqual(await after.open("t/k", old), PLAIN);
+  strictEqual(after.pseudonym("account", "ada"), pseudonym);
 });

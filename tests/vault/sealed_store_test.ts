@@ -6,14 +6,18 @@ import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { type KeyRing, openKeyRing } from "../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
 async function openVault() {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  const keyRing: KeyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const keyRing: KeyRing = await openKeyRing(
+    store,
+    localMasterKey(parseMasterKey(generateMasterKey())),
+    clock,
+  );
   return { clock, store, keyRing, table: sealedTable(store, keyRing, "users") };
 }
 

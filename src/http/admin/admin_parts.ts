@@ -10,9 +10,13 @@ import type { Users } from "../../identity/users.ts";
 import type { Limiter } from "../../limits/limiter.ts";
 import type { BanList } from "../../limits/ban_list.ts";
 import type { Clock } from "../../time/clock.ts";
+import type { AuditParts } from "./audit_routes.ts";
+import type { ModelAdminParts } from "./model_routes.ts";
+import type { PayloadParts } from "./payload_routes.ts";
+import type { VaultAdminParts } from "./vault_routes.ts";
 
 /** The parts. */
-export interface AdminParts {
+export interface AdminParts extends AuditParts, PayloadParts, ModelAdminParts, VaultAdminParts {
   /** What our own tokens have in `iss`: the issuer of every account of this server. */
   readonly issuer: string;
   readonly users: Users;

@@ -5,12 +5,15 @@ import type { Credential, Principal } from "../../../src/access/principal.ts";
 import type { AuditEvent } from "../../../src/audit/audit_event.ts";
 import { openIdentity } from "../../../src/assembly/identity.ts";
 import { parseConfig } from "../../../src/config/config.ts";
+import type { AuditArchive } from "../../../src/audit/archive/audit_archive.ts";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
+import { openPayloadKeys } from "../../../src/audit/payload_keys.ts";
 import { RequestRecord } from "../../../src/audit/request_record.ts";
+import { PLAIN_SUBJECTS } from "../../../src/audit/subject_labels.ts";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";
 import { newId } from "../../../src/encoding/ids.ts";
 import { clientNetwork, parseAddress, parseAddressRange } from "../../../src/encoding/ip_address.ts";
-import { type FaultKind, toFault } from "../../../src/faults/fault.ts";
+import { Fault, type FaultKind, toFault } from "../../../src/faults/fault.ts";
 import { FAULT_TABLE } from "../../../src/faults/fault_table.ts";
 import { accountRoutes } from "../../../src/http/account/account_routes.ts";
 import { adminRoutes } from "../../../src/http/admin/admin_routes.ts";
@@ -28,7 +31,8 @@ import { openMemoryLimitStore } from "../../../src/limits/memory_limit_store.ts"
 import { NO_OTHERS } from "../../../src/store/change_feed.ts";
 import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts";
 import { openKeyRing } from "../../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
+import type { ModelAdminParts } from "../../../src/http/admin/model_routes.ts";
 import { sealedTable } from "../../../src/vault/sealed_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
 import { manualClock } from "../../support/manual_clock.ts";
@@ -56,6 +60,31 @@ export interface Called {
   readonly events: readonly AuditEvent[];
 }
 
+/** The trail is in memory here: audit routes are tested over the real one, in audit_routes_test.ts. */
+const NO_ARCHIVE: AuditArchive = {
+  page: refuseArchive,
+  export: refuseArchive,
+  newestCheckpoint: refuseArchive,
+  verifierKeys: refuseArchive,
+  close: () => Promise.resolve(),
+};
+
+function refuseArchive(): Promise<never> {
+  return Promise.reject(new Fault("unavailable", "Cannot search the audit trail: it is in memory"));
+}
+
+/** There are none here: model routes are tested over the real catalog, in model_routes_test.ts. */
+const NO_MODELS: ModelAdminParts["models"] = {
+  standings: () => [],
+  standing: () => undefined,
+  enable: noModel,
+  disable: noModel,
+};
+
+function noModel(): Promise<never> {
+  return Promise.reject(new Fault("not_found", "Cannot find a model: there are none"));
+}
+
 export type World = Awaited<ReturnType<typeof openWorld>>;
 
 /** A server without its gate: teams `red` and `blue`, and nobody in them yet. */
@@ -63,7 +92,7 @@ export async function openWorld(policies: readonly LimitPolicy[] = []) {
   const clock = manualClock();
   const memory = openMemoryRecordStore(clock);
   const store = { ...memory };
-  const keyRing = await openKeyRing(store, parseMasterKey(generateMasterKey()), clock);
+  const keyRing = await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   const trail = memoryAuditTrail();
   const config = parseConfig({
     variables: {
@@ -109,6 +138,11 @@ export async function openWorld(policies: readonly LimitPolicy[] = []) {
     ...identity,
     bans,
     labelAddress: (address: string) => keyRing.pseudonym("address", address),
+    archive: NO_ARCHIVE,
+    models: NO_MODELS,
+    isModelReady: () => false,
+    payloadKeys: openPayloadKeys({ store, keyRing, feed: NO_OTHERS, trail, clock }),
+    subjects: PLAIN_SUBJECTS,
     issuer: ISSUER,
     limiter,
     policies: readyPolicies(policies),

@@ -4,6 +4,7 @@ import { openIdentity } from "../../../src/assembly/identity.ts";
 import type { Opened } from "../../../src/assembly/trust.ts";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
 import type { Config } from "../../../src/config/config.ts";
+import { PLAIN_SUBJECTS } from "../../../src/audit/subject_labels.ts";
 import { createApp, type GateParts } from "../../../src/http/app.ts";
 import { challenges } from "../../../src/http/challenge.ts";
 import { rateTiers } from "../../../src/http/middleware/rate_tiers.ts";
@@ -16,7 +17,7 @@ import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts
 import type { RecordStore } from "../../../src/store/record_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
 import { type KeyRing, openKeyRing } from "../../../src/vault/key_ring.ts";
-import { generateMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
+import { generateMasterKey, localMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
 import { type ForeignKey, makeForeignKey } from "../../identity/foreign_key.ts";
 import { forgeToken } from "../../identity/forge_token.ts";
 import { responseOf } from "../../support/app_under_test.ts";
@@ -42,7 +43,7 @@ interface Matter {
 async function makeMatter(): Promise<Matter> {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  return { clock, store, keyRing: await openKeyRing(store, parseMasterKey(generateMasterKey()), clock) };
+  return { clock, store, keyRing: await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock) };
 }
 
 /**
@@ -104,6 +105,7 @@ export async function openOauthUnderTest(
     allowedHosts: new Set(["ai.example.com"]),
     trustedProxies: [],
     labelAddress: (address) => address,
+    subjects: PLAIN_SUBJECTS,
   };
   const routes = oauthRoutes({ ...identity, clock, issuer: ISSUER, externalIssuers });
   const app = createApp(gate, routes);

@@ -42,6 +42,7 @@ Deno.test("client_credentials gives a Bearer token of the client itself, which o
       subject: client.id,
       team: "default",
       credential: String(jti),
+      agent: null,
       grant: "client_credentials",
       session: null,
       expiresAtSeconds: Number(exp),

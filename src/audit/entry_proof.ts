@@ -1,0 +1,196 @@
+// Entry proof: that one entry is in the trail of a signed checkpoint, for somebody who has nothing but the key (C2SP tlog-proof).
+import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
+import { Fault } from "../faults/fault.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import { openTreeHead, readHistory, readTrailKeys, type SignedHead } from "./checkpoint_history.ts";
+import { type ChainEntry, parseEntry } from "./hash_chain.ts";
+import { CompactRange, verifyInclusion } from "./merkle_tree.ts";
+import { listSegments, parseHeader, readLines, type SegmentHeader, segmentName } from "./segment_files.ts";
+import type { NoteVerifier } from "./signed_note.ts";
+import { isMistake, TrailWalk } from "./trail_walk.ts";
+
+/** What a proof shows. */
+export interface ProvenEntry {
+  readonly entry: ChainEntry;
+  readonly head: SignedHead;
+}
+
+const TITLE = "c2sp.org/tlog-proof@v1";
+const PROOF = new RegExp(
+  `^${
+    TITLE.replaceAll(".", "\\.")
+  }\nextra (\\S+)\nindex (0|[1-9]\\d{0,15})\n((?:[A-Za-z0-9+/]{43}=\n){0,64})\n`,
+);
+
+/**
+ * The proof that an entry is in the trail of its newest signed checkpoint, checked. Reads from the entry's segment on.
+ *
+ * @throws Fault `not_found` when no signed checkpoint has seen the entry, or when it was taken out · `unavailable` when the trail
+ * is damaged or has no key beside it
+ */
+export function proveEntry(
+  { directory, checkpointDirectory, seq }: {
+    readonly directory: string;
+    readonly checkpointDirectory: string;
+    readonly seq: number;
+  },
+): string {
+  const trusted = readTrailKeys(checkpointDirectory);
+  const head = newestHead(checkpointDirectory, trusted);
+  if (head === undefined || seq < 1 || seq > head.size) {
+    throw new Fault(
+      "not_found",
+      `Cannot prove entry ${seq}: the newest signed checkpoint ends with entry ${head?.size ?? 0}`,
+    );
+  }
+  const { line, hashes } = pathOf(directory, seq, head.size);
+  const extra = encodeUtf8(line).toBase64();
+  const path = hashes.map((hash) => `${Uint8Array.fromHex(hash).toBase64()}\n`).join("");
+  const proof = `${TITLE}\nextra ${extra}\nindex ${seq - 1}\n${path}\n${head.note}`;
+  const checked = checkProof(proof, trusted);
+  if (!checked.ok) {
+    throw damaged(seq, `the signed checkpoint is of other entries (${checked.reason})`);
+  }
+  return proof;
+}
+
+/**
+ * Checks a proof and needs no trail for it.
+ *
+ * @param trusted who may have signed
+ */
+export function checkProof(
+  proof: string,
+  trusted: readonly NoteVerifier[],
+): Outcome<ProvenEntry, "malformed" | "unknown_key" | "forged" | "not_included"> {
+  const [text = "", extra = "", index = "", path = ""] = PROOF.exec(proof) ?? [];
+  if (text === "") return no("malformed");
+  const head = openTreeHead(proof.slice(text.length), trusted);
+  if (!head.ok) return head;
+  const entry = entryIn(extra);
+  if (entry === undefined) return no("malformed");
+  const { size, root } = head.value;
+  const hashes = path.split("\n").slice(0, -1).map((each) => Uint8Array.fromBase64(each).toHex());
+  const isIncluded = entry.seq === Number(index) + 1 &&
+    verifyInclusion(entry.hash, Number(index), size, hashes, root);
+  return isIncluded ? ok({ entry, head: head.value }) : no("not_included");
+}
+
+function entryIn(extra: string): ChainEntry | undefined {
+  try {
+    const entry = parseEntry(Uint8Array.fromBase64(extra, { lastChunkHandling: "strict" }));
+    return entry.ok ? entry.value : undefined;
+  } catch {
+    return undefined; // no base64
+  }
+}
+
+function newestHead(directory: string, trusted: readonly NoteVerifier[]): SignedHead | undefined {
+  let newest: SignedHead | undefined;
+  for (const { note = "" } of readHistory(directory)) {
+    const head = openTreeHead(note, trusted);
+    if (head.ok && head.value.size >= (newest?.size ?? 0)) newest = head.value;
+  }
+  return newest;
+}
+
+/** The entry's line, and the hashes beside its way to the root, from the leaf up (RFC 9162 §2.1.3.1). */
+function pathOf(
+  directory: string,
+  seq: number,
+  size: number,
+): { readonly line: string; readonly hashes: readonly string[] } {
+  const index = seq - 1;
+  const beside = rangesBeside(index, size);
+  // What is to the right: ranges that follow each other from the entry to the end.
+  const ends = beside.filter(({ start }) => start > index).map(({ end }) => end);
+  const right: string[] = [];
+  let tree = new CompactRange();
+  const walk = new TrailWalk((passed, hash) => {
+    const end = ends[right.length];
+    if (passed <= seq || end === undefined) return;
+    tree.append(hash);
+    if (passed < end) return;
+    right.push(tree.root());
+    tree = new CompactRange();
+  });
+  // What is to the left: the full subtrees of the entries before it.
+  let left: string[] = [];
+  let line: string | undefined;
+  for (const bytes of linesFrom(directory, seq, walk)) {
+    if (walk.head.seq === index) left = [...walk.range.hashes];
+    const taken = walk.take(bytes);
+    if (isMistake(taken)) throw damaged(seq, `${segmentName(walk.segment)}: ${taken.words}`);
+    if (taken.kind === "entry" && taken.entry.seq === seq) line = textOf(bytes);
+    if (line === undefined && walk.head.seq >= seq) throw takenOut(seq);
+    if (walk.head.seq >= size) break;
+  }
+  if (line === undefined || right.length < ends.length) {
+    throw damaged(seq, "the trail ends before its signed checkpoint does");
+  }
+  return {
+    line,
+    hashes: beside.map(({ start }) => (start > index ? right.shift() : left.pop()) ?? ""),
+  };
+}
+
+/** The ranges of leaves beside a leaf's way to the root, from the leaf up. */
+function rangesBeside(index: number, size: number): { readonly start: number; readonly end: number }[] {
+  const beside: { readonly start: number; readonly end: number }[] = [];
+  let [start, end] = [0, size];
+  while (end - start > 1) {
+    let half = 1;
+    while (half * 2 < end - start) half *= 2;
+    const middle = start + half;
+    if (index < middle) {
+      beside.unshift({ start: middle, end });
+      end = middle;
+    } else {
+      beside.unshift({ start, end: middle });
+      start = middle;
+    }
+  }
+  return beside;
+}
+
+/** The lines from the segment on that holds an entry; the walk is told of the segments. */
+function* linesFrom(directory: string, seq: number, walk: TrailWalk): Generator<Uint8Array> {
+  const numbers = listSegments(directory);
+  const headers = numbers.map((number) => headerOf(directory, number));
+  const first = headers.findLastIndex((header) => header !== undefined && header.seq < seq);
+  const header = headers[first];
+  if (header === undefined) throw takenOut(seq);
+  try {
+    walk.believe(header);
+  } catch {
+    throw damaged(seq, `${segmentName(header.segment)} has a header with no tree of as many entries`);
+  }
+  for (const number of numbers.slice(first)) {
+    walk.beginSegment(number);
+    using file = Deno.openSync(`${directory}/${segmentName(number)}`, { read: true });
+    for (const { bytes, end } of readLines(file)) if (end === "line_feed") yield bytes;
+  }
+}
+
+/** Undefined where the segment has just been begun. */
+function headerOf(directory: string, number: number): SegmentHeader | undefined {
+  using file = Deno.openSync(`${directory}/${segmentName(number)}`, { read: true });
+  for (const { bytes } of readLines(file)) {
+    const header = parseHeader(bytes);
+    return header.ok ? header.value : undefined;
+  }
+  return undefined;
+}
+
+function textOf(bytes: Uint8Array): string {
+  const text = decodeUtf8(bytes);
+  return text.ok ? text.value : "";
+}
+
+function takenOut(seq: number): Fault {
+  return new Fault("not_found", `Cannot prove entry ${seq}: it was taken out of the trail`);
+}
+
+function damaged(seq: number, state: string): Fault {
+  return new Fault("unavailable", `Cannot prove entry ${seq}: ${state}; verify the trail`);
+}

@@ -1,0 +1,80 @@
+// Resealed store: the record store as rooms see it, while a rotation puts their values under another data key behind their backs.
+import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
+import { Fault } from "../faults/fault.ts";
+import type { RecordChange, RecordPlace, RecordStore } from "../store/record_store.ts";
+import { dataKeyPlaceOf } from "./key_ring.ts";
+import { isSameVersion } from "./sealed_store.ts";
+
+/**
+ * The same store, with two differences. A write that expects a version finds it also where it was resealed since it was read, however long
+ * ago. And nothing is written that a destroyed key sealed: while the store does not hold a value's key, the write is a Fault
+ * `unavailable`, and nothing of it is made.
+ */
+export function openResealedStore(store: RecordStore): RecordStore {
+  async function write(
+    changes: readonly RecordChange[],
+    standing: readonly RecordPlace[] = [],
+  ): Promise<boolean> {
+    for (let wanted = changes;;) {
+      const keys = keysOf(wanted);
+      if (await store.write(wanted, [...standing, ...keys])) return true;
+      const resealed = await asResealed(wanted);
+      if (resealed === undefined) {
+        await requireKeys(keys);
+        return false;
+      }
+      // Another look: this comes to an end, for each round needs another rotation in between.
+      wanted = resealed;
+    }
+  }
+
+  /** The changes with what they expect as it rests now; undefined where nothing of it was resealed. */
+  async function asResealed(changes: readonly RecordChange[]): Promise<readonly RecordChange[] | undefined> {
+    let isResealed = false;
+    const found = await Promise.all(changes.map(async (change): Promise<RecordChange> => {
+      const { table, key, value, expects } = change;
+      if (expects === undefined || expects === "nothing") return change;
+      const rests = await store.get(table, key);
+      if (rests === undefined || constantTimeEqual(rests, expects) || !isSameVersion(rests, expects)) {
+        return change;
+      }
+      isResealed = true;
+      // What is to stay as it was read stays as it rests.
+      return { ...change, expects: rests, value: isEqual(value, expects) ? rests : value };
+    }));
+    return isResealed ? found : undefined;
+  }
+
+  async function requireKeys(keys: readonly RecordPlace[]): Promise<void> {
+    for (const { table, key } of keys) {
+      if (await store.get(table, key) === undefined) {
+        throw new Fault("unavailable", `Cannot write a sealed value: its key ${key} was destroyed meanwhile`);
+      }
+    }
+  }
+
+  return {
+    ...store,
+    put: async (table, key, value, lifetime) =>
+      void await write([{ table, key, value, ...(lifetime && { lifetime }) }]),
+    create: (table, key, value, lifetime) =>
+      write([{ table, key, value, expects: "nothing", ...(lifetime && { lifetime }) }]),
+    write,
+  };
+}
+
+/** The keys under which something new is to rest, each once. */
+function keysOf(changes: readonly RecordChange[]): readonly RecordPlace[] {
+  const keys = new Map<string, RecordPlace>();
+  for (const { value, expects } of changes) {
+    if (value === undefined || isEqual(value, expects)) continue;
+    const place = dataKeyPlaceOf(value);
+    if (place !== undefined) keys.set(place.key, place);
+  }
+  return [...keys.values()];
+}
+
+function isEqual(value: Uint8Array | undefined, expects: RecordChange["expects"]): boolean {
+  return value !== undefined && expects !== undefined && expects !== "nothing" &&
+    constantTimeEqual(value, expects);
+}
