@@ -85,6 +85,7 @@ const POWERS: readonly {
       "vault/transit_master_key.ts",
       "audit/sinks",
       "cli/health_check.ts",
+      "cli/rotate_vault.ts",
     ],
   },
   {

@@ -132,6 +132,8 @@ export async function openTrust(
         ),
   });
   trailKeys.onChange((keys) => trail.useKeys(keys));
+  // They may have changed while the trail was opened.
+  trail.useKeys(trailKeys.current());
   let sinks: AuditSinks | undefined;
   // Closed after the trail: they ship its last entries.
   opened.push(() => sinks?.close());

@@ -258,10 +258,14 @@ export const AUDIT_EVENTS = {
     OUTCOME_OF_INFERENCE,
   ),
   "inference.interrupted": ofRequest(
-    "An inference began before the server died, and nobody knows how it ended. Recorded at the next start, in place of the outcome.",
+    "Stands in place of the outcome of an inference whose server ended under it, or that did not run because its intent became durable too late.",
     {
       model: text("The id that was asked for."),
       intent: whole("The number of its `inference.started`."),
+      reason: oneOf(
+        ["server_ended", "not_acknowledged"],
+        "The server ended meanwhile (recorded at the next start); or the trail answered too late, the request was refused and no model ran.",
+      ),
     },
   ),
 };

@@ -77,6 +77,9 @@ export function auditFolders(
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 /** Events of one batch at the start; far fewer than so many inferences run at once. */
 const INTERRUPTED_AT_ONCE_MAX = 100;
+/** Ends of inferences that a failing trail still owes; more are told of at the next start only. */
+const OWED_MAX = 10_000;
+const OWED_ASKED_MAX = 500;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5_000;
 
@@ -129,6 +132,10 @@ interface Batch {
   /** Empty where events are plain. */
   readonly classes: EventClass[];
   readonly steps: (readonly [index: number, step: IntentStep])[];
+  /** The events of those steps, until they are known to be durable. */
+  readonly stepEvents: AuditEvent[];
+  /** Requests of which the answer is to say whether their intent is open. */
+  readonly asked: readonly string[];
   characters: number;
   /** One promise for all its events: they share their fate. */
   readonly settled: PromiseWithResolvers<void>;
@@ -148,6 +155,11 @@ class WorkerAuditTrail implements DurableAuditTrail {
   #keys: TrailKeys;
   /** What was under way when the trail was opened; undefined until it is. */
   #interrupted: readonly OpenIntent[] | undefined;
+  /**
+   * By request: intents and outcomes that were refused to whoever recorded them, the later of both. They may stand in the trail
+   * all the same: when it writes again, every intent that does gets its end.
+   */
+  readonly #owed = new Map<string, AuditEvent>();
   #batchCount = 0;
   #healthy = false;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
@@ -164,8 +176,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
   record(event: AuditEvent): Promise<void> {
     // Whoever comes while the trail is known not to answer is refused at once: nothing piles up.
     if (this.#closing !== undefined) return refusal("it is closed");
-    if (this.#worker === undefined) return refusal("its worker is being replaced");
-    if (this.#inFlight?.expired === true) return refusal("the disk does not answer");
+    if (this.#worker === undefined) return this.#refuse(event, "its worker is being replaced");
+    if (this.#inFlight?.expired === true) return this.#refuse(event, "the disk does not answer");
     let text: string;
     try {
       text = eventText(event);
@@ -177,15 +189,37 @@ class WorkerAuditTrail implements DurableAuditTrail {
       batch.texts.length >= this.#options.waitingMax ||
       batch.characters + text.length > WAITING_CHARACTERS_MAX
     ) {
-      return refusal(`${batch.texts.length} events wait already`);
+      return this.#refuse(event, `${batch.texts.length} events wait already`);
     }
     this.#add(batch, event, text);
     return batch.settled.promise;
   }
 
+  /** An intent that is not even tried is in no trail; an outcome is owed to its intent. */
+  #refuse(event: AuditEvent, state: string): Promise<never> {
+    if (intentStepOf(event)?.opens === false) this.#owe([event]);
+    return refusal(state);
+  }
+
+  #owe(events: readonly AuditEvent[]): void {
+    for (const event of events) {
+      const request = intentStepOf(event)?.request ?? "";
+      this.#owed.delete(request);
+      this.#owed.set(request, event);
+    }
+    // The oldest are then told of at the next start: `inference.interrupted`.
+    for (const request of this.#owed.keys()) {
+      if (this.#owed.size <= OWED_MAX) return;
+      this.#owed.delete(request);
+    }
+  }
+
   #add(batch: Batch, event: AuditEvent, text: string): void {
     const step = intentStepOf(event);
-    if (step !== undefined) batch.steps.push([batch.texts.length, step]);
+    if (step !== undefined) {
+      batch.steps.push([batch.texts.length, step]);
+      batch.stepEvents.push(event);
+    }
     if (this.#options.sealed) batch.classes.push(classOf(event.type));
     batch.timesMs.push(this.#options.clock.now());
     batch.texts.push(text);
@@ -211,7 +245,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
 
   /** Before anybody else records. A worker that dies and comes back interrupts nothing. */
   async recordInterrupted(): Promise<void> {
-    const events = (this.#interrupted ?? []).map(interruptionOf).filter((event) => event !== undefined);
+    const events = (this.#interrupted ?? []).map((intent) => interruptionOf(intent, "server_ended"))
+      .filter((event) => event !== undefined);
     this.#interrupted = [];
     while (events.length > 0) {
       const batch = newBatch();
@@ -286,6 +321,31 @@ class WorkerAuditTrail implements DurableAuditTrail {
     return worker;
   }
 
+  /** Asks which of the intents with an owed end stand in the trail; the answer pays. */
+  #askForOwed(): void {
+    if (this.#owed.size === 0 || this.#inFlight !== undefined || this.#waiting !== undefined) return;
+    const batch = newBatch([...this.#owed.keys()].slice(0, OWED_ASKED_MAX));
+    this.#limit(batch);
+    batch.settled.promise.catch(() => {}); // asked again when it writes again
+    this.#waiting = batch;
+    this.#send();
+  }
+
+  #payOwed({ asked }: Batch, open: readonly (readonly [request: string, seq: number])[]): void {
+    const seqs = new Map(open);
+    for (const request of asked) {
+      const event = this.#owed.get(request);
+      const seq = seqs.get(request);
+      this.#owed.delete(request);
+      if (event === undefined || seq === undefined) continue;
+      const end = event.type === "inference.started"
+        ? interruptionOf({ seq, event: event as unknown as OpenIntent["event"] }, "not_acknowledged")
+        : event;
+      // Where this fails, it is owed again.
+      if (end !== undefined) this.record(end).catch(() => {});
+    }
+  }
+
   #openBatch(): Batch {
     const batch = newBatch();
     this.#waiting = batch;
@@ -306,8 +366,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
     this.#waiting = undefined;
     this.#inFlight = batch;
     if (batch.texts.length > 0) this.#batchCount++;
-    const { timesMs, texts, classes, steps } = batch;
-    post(this.#worker, { kind: "append", timesMs, texts: texts.join("\n"), classes, steps });
+    const { timesMs, texts, classes, steps, asked } = batch;
+    post(this.#worker, { kind: "append", timesMs, texts: texts.join("\n"), classes, steps, asked });
   }
 
   #told(reply: AuditWorkerReply): void {
@@ -330,18 +390,27 @@ class WorkerAuditTrail implements DurableAuditTrail {
       this.#interrupted ??= reply.interrupted;
       this.#healthy = true;
       this.#retryDelayMs = RETRY_FIRST_MS;
-      if (batch !== undefined) settle(batch);
+      if (batch !== undefined) {
+        settle(batch);
+        this.#payOwed(batch, reply.open);
+      }
     } else {
-      if (batch !== undefined) settle(batch, reply.reason);
+      if (batch !== undefined) this.#fail(batch, reply.reason);
       this.#failed();
     }
     this.#send();
+    if (this.#healthy) this.#askForOwed();
+  }
+
+  #fail(batch: Batch, reason: string): void {
+    this.#owe(batch.stepEvents.splice(0));
+    settle(batch, reason);
   }
 
   /** No answer in time: whoever waits is told so. The batch stays in flight, for its late answer says how it stands. */
   #expire(batch: Batch): void {
     batch.expired = true;
-    settle(batch, `no answer within ${this.#options.timeoutMs} ms`);
+    this.#fail(batch, `no answer within ${this.#options.timeoutMs} ms`);
     this.#dropWaiting("the disk does not answer");
     this.#failed();
   }
@@ -350,14 +419,14 @@ class WorkerAuditTrail implements DurableAuditTrail {
     worker.terminate();
     if (worker !== this.#worker) return;
     this.#worker = undefined;
-    if (this.#inFlight !== undefined) settle(this.#inFlight, `its worker died: ${message}`);
+    if (this.#inFlight !== undefined) this.#fail(this.#inFlight, `its worker died: ${message}`);
     this.#inFlight = undefined;
     this.#dropWaiting("its worker died");
     this.#failed();
   }
 
   #dropWaiting(reason: string): void {
-    if (this.#waiting !== undefined) settle(this.#waiting, reason);
+    if (this.#waiting !== undefined) this.#fail(this.#waiting, reason);
     this.#waiting = undefined;
   }
 
@@ -380,8 +449,10 @@ class WorkerAuditTrail implements DurableAuditTrail {
   }
 }
 
-function newBatch(): Batch {
+function newBatch(asked: readonly string[] = []): Batch {
   return {
+    asked,
+    stepEvents: [],
     timesMs: [],
     texts: [],
     classes: [],

@@ -34,12 +34,18 @@ export interface EventBatch {
   readonly classes: readonly EventClass[];
   /** Those that are intents or outcomes, by their places in the batch, ascending. */
   readonly steps: readonly (readonly [index: number, step: IntentStep])[];
+  /** Requests of which the answer is to say whether their intent is open. */
+  readonly asked: readonly string[];
 }
 
 /** What the worker tells. */
 export type AuditWorkerReply =
-  /** The answer: done (for `append`: all is durable), and what was under way when the trail was opened by it. */
-  | { readonly kind: "done"; readonly interrupted: readonly OpenIntent[] }
+  /** The answer: done (for `append`: all is durable), what was under way when the trail was opened by it, and the open ones of those asked for. */
+  | {
+    readonly kind: "done";
+    readonly interrupted: readonly OpenIntent[];
+    readonly open: readonly (readonly [request: string, seq: number])[];
+  }
   /** The answer: not done. */
   | { readonly kind: "failed"; readonly reason: string }
   /** Between answers: a checkpoint could not be signed, and will be tried again; told once until one succeeds. */
@@ -76,7 +82,15 @@ function answer(request: Extract<AuditWorkerRequest, { kind: "append" | "close" 
   try {
     if (request.kind === "close") close();
     else append(request);
-    return { kind: "done", interrupted: writer?.takeInterrupted() ?? [] };
+    const asked = request.kind === "append" ? request.asked : [];
+    return {
+      kind: "done",
+      interrupted: writer?.takeInterrupted() ?? [],
+      open: asked.flatMap((each) => {
+        const seq = writer?.openIntent(each);
+        return seq === undefined ? [] : [[each, seq] as const];
+      }),
+    };
   } catch (thrown) {
     // Opened anew, and thereby repaired, with the next message.
     if (writer?.usable === false) release();

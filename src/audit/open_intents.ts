@@ -32,8 +32,14 @@ export function intentStepOf(
   }
 }
 
-/** The event that says of an intent that its outcome is unknown; undefined where nobody can tell whose it was. */
-export function interruptionOf({ seq, event }: OpenIntent): AuditEvent | undefined {
+/** Why an intent has no outcome. */
+export type InterruptionReason = "server_ended" | "not_acknowledged";
+
+/** The event that says of an intent that it has no outcome, and why; undefined where nobody can tell whose it was. */
+export function interruptionOf(
+  { seq, event }: OpenIntent,
+  reason: InterruptionReason,
+): AuditEvent | undefined {
   if (event === undefined) return undefined;
   const text = (name: string): string =>
     typeof event[name] === "string" ? event[name] : canonicalJson(event[name] ?? null);
@@ -50,5 +56,6 @@ export function interruptionOf({ seq, event }: OpenIntent): AuditEvent | undefin
     route: text("route"),
     model: text("model"),
     intent: seq,
+    reason,
   };
 }

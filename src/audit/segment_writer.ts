@@ -158,6 +158,11 @@ export class SegmentWriter {
     return interrupted;
   }
 
+  /** The number of a request's intent, while it has no outcome. */
+  openIntent(request: string): number | undefined {
+    return this.#open.get(request);
+  }
+
   /**
    * Appends entries with one write and one sync. When it returns they are durable, in their order, and the files are
    * where they belong.

@@ -216,6 +216,10 @@ class Reading {
     if (!entry.ok) refuse(`${place} is no entry as it was written (${entry.reason})`);
     const link = checkLink(entry.value, this.#head ?? CHAIN_START);
     if (!link.ok) refuse(`${place} does not continue the chain (${link.reason})`);
+    const { seq, time } = this.#header ?? {};
+    if (entry.value.seq - 1 === seq && entry.value.time !== time) {
+      refuse(`${place} is not of its header's time`);
+    }
     this.#head = link.value;
     this.#range.append(link.value.hash);
     this.#time = entry.value.time;

@@ -127,6 +127,8 @@ function readSecretFiles(
     const path = variables[`${variable}_FILE`];
     if (path === undefined) continue;
     delete variables[`${variable}_FILE`];
+    // An image sets variables that whoever runs it can empty and not unset.
+    if (path === "") continue;
     if (variables[variable] !== undefined) {
       mistakes.push({ where: `${variable}_FILE`, what: `is set together with ${variable}; set one of them` });
       continue;

@@ -14,7 +14,8 @@ export type IdPrefix =
   | "hld"
   | "ins"
   | "ban"
-  | "pay" | "akey";
+  | "pay"
+  | "akey";
 
 // Random bytes are drawn in one large piece: a draw costs far more than its bytes.
 const pool = new Uint8Array(4096);

@@ -322,7 +322,10 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
   }
   /** One thing at a time: what is known of the record is whose turn it is. */
   function runHere(act: () => Promise<void>): void {
-    running = act().catch((thrown) => onFault(toFault(thrown), "waiting")).then(() => {
+    running = act().catch((thrown) => {
+      mustLook = true;
+      onFault(toFault(thrown), "waiting");
+    }).then(() => {
       running = undefined;
       // Another instance is at it, or took this one for dead, or nobody knows whether the last word was written.
       if ((mustLook || standing?.state === "running") && !closing.signal.aborted) watchLater();

@@ -1,6 +1,7 @@
 // Tests of retention: what goes, what stays, what must be recorded before, and that a crash at any step leaves the trail whole.
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
+import { openAuditTrail } from "../../src/audit/audit_trail.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import {
   lastWritten,
@@ -14,7 +15,7 @@ import { verifyChain } from "../../src/audit/verify_chain.ts";
 import type { Log, LogFields } from "../../src/telemetry/log.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { mixedUpTo, prepare, stubNote, thin } from "./thinned_trail.ts";
-import { signingKeyOf, TIME_MS, TRAIL_KEYS, TrailFolder, unwritten } from "./trail_folder.ts";
+import { signingKeyOf, TIME_MS, TRAIL_KEYS, TrailFolder, trailOptions, unwritten } from "./trail_folder.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -327,4 +328,30 @@ Deno.test("a pass comes by itself", async () => {
   }
   await parts.retention.close();
   strictEqual(parts.trail.events.length, 2);
+});
+
+Deno.test("retention and the trail's own writer work side by side, also over a restart and a new signing key", async () => {
+  await using folder = new TrailFolder();
+  const clock = manualClock(TIME_MS);
+  const newer = { ...TRAIL_KEYS, signing: signingKeyOf(2), older: [TRAIL_KEYS.signing] };
+  let trail = await openAuditTrail(trailOptions(folder, { clock }));
+  for (const event of mixedUpTo(6)) await trail.record(event);
+  for (const days of [1, 100]) {
+    clock.advance(days * DAY_MS);
+    await trail.record(mixedUpTo(1)[0] ?? { type: "server.stopped", reason: "" });
+  }
+  await passOnce(setUp(folder, 0, { clock, trail, lastWrittenMs: clock.now() }));
+  // The two records of what went stand behind the others.
+  deepStrictEqual(kept(folder), [1, 3, 5, 7, 8, 9]);
+  await trail.close();
+  trail = await openAuditTrail(trailOptions(folder, { clock, keys: newer }));
+  clock.advance(300 * DAY_MS);
+  await trail.record({ type: "server.stopped", reason: "later" });
+  await passOnce(setUp(folder, 0, { clock, trail, keys: () => newer, lastWrittenMs: clock.now() }));
+  await trail.close();
+  deepStrictEqual(kept(folder), [8, 10, 11, 12, 13]);
+  strictEqual(await findingIn(folder), undefined);
+  const trusted = [{ name: TRAIL_KEYS.name, publicKey: TRAIL_KEYS.signing.publicKey }];
+  const { directory, checkpointDirectory } = folder;
+  strictEqual((await verifyChain({ directory, checkpointDirectory, trusted })).finding, undefined);
 });

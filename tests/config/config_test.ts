@@ -647,3 +647,25 @@ Deno.test("of several master keys every one must be random", () => {
     "development",
   );
 });
+
+Deno.test("a model signer is an Ed25519 public key, in base64url or as PEM, and nothing else", async () => {
+  const pair = await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"]) as CryptoKeyPair;
+  const exported = async (format: "raw" | "spki") =>
+    new Uint8Array(await crypto.subtle.exportKey(format, pair.publicKey));
+  const raw = (await exported("raw")).toBase64({ alphabet: "base64url", omitPadding: true });
+  const pem = `-----BEGIN PUBLIC KEY-----\n${
+    (await exported("spki")).toBase64()
+  }\n-----END PUBLIC KEY-----\n`;
+  deepStrictEqual(configOf({ PORTCULLIS_MODEL_SIGNERS: `${raw},${pem}` }).modelSigners, [raw, raw]);
+  deepStrictEqual(configOf({}, { modelSigners: [pem] }).modelSigners, [raw]);
+  const otherKind = pem.replace("MCowBQYDK2Vw", "MCowBQYDK2Vu");
+  for (
+    const wrong of [raw.slice(1), `${raw}A`, otherKind, pem.replace("PUBLIC", "PRIVATE"), pem.slice(0, 60)]
+  ) {
+    deepStrictEqual(
+      placesOf(mistakesOf({ PORTCULLIS_MODEL_SIGNERS: wrong })),
+      ["PORTCULLIS_MODEL_SIGNERS"],
+      wrong,
+    );
+  }
+});

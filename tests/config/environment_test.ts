@@ -105,6 +105,18 @@ Deno.test("a secret comes from the file that its _FILE variable names, less one 
   }
 });
 
+Deno.test("the file of a secret is kept in mind, may hold several master keys, and an empty name names none", async () => {
+  const keys = `${MASTER_KEY}\n${[...MASTER_KEY].reverse().join("")}`;
+  const { outcome } = await read(
+    { PORTCULLIS_MASTER_KEY_FILE: "master", PORTCULLIS_SIGNING_KEY_FILE: "" },
+    { master: `${keys}\n` },
+  );
+  ok(outcome.ok);
+  strictEqual(outcome.config.masterKey, keys);
+  deepStrictEqual(outcome.config.secretFiles, { PORTCULLIS_MASTER_KEY: "master" });
+  deepStrictEqual(outcome.files, ["master"]);
+});
+
 Deno.test("a secret set twice, an absent file, and a file for what is no secret are mistakes, all reported, none with a secret", async () => {
   const result = await read({
     PORTCULLIS_MASTER_KEY: MASTER_KEY,

@@ -1,7 +1,7 @@
 // Tests of canonical JSON: RFC 8785's own examples, and one text for each value.
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import fc from "fast-check";
-import { canonicalJson, type JsonValue } from "../../src/encoding/canonical_json.ts";
+import { canonicalJson, isCanonicalJson, type JsonValue } from "../../src/encoding/canonical_json.ts";
 
 /** RFC 8785 appendix B: IEEE 754 bits in hexadecimal, and how the number is written. */
 const NUMBERS = [
@@ -108,3 +108,40 @@ function reversed(value: JsonValue): JsonValue {
   const members = Object.entries(value).map(([name, member]) => [name, reversed(member)] as const);
   return Object.fromEntries(members.reverse());
 }
+
+Deno.test("isCanonicalJson says of every text what writing it anew says", () => {
+  const isSame = (text: string): boolean => {
+    const value: JsonValue = JSON.parse(text);
+    let canonical: string | undefined;
+    try {
+      canonical = canonicalJson(value);
+    } catch {
+      // Nothing canonical stands for it.
+    }
+    return isCanonicalJson(text, value) === (canonical === text);
+  };
+  fc.assert(
+    fc.property(fc.json(), (text) => {
+      const canonical = canonicalJson(JSON.parse(text.toWellFormed()));
+      return isSame(text) && isSame(canonical) && isCanonicalJson(canonical, JSON.parse(canonical));
+    }),
+    { numRuns: 500 },
+  );
+  for (
+    const text of [
+      '{"b":1,"a":2}',
+      '{"a":1,"a":1}',
+      '{"9":1,"10":2}',
+      '{"10":2,"9":1}',
+      '{"__proto__":{"b":1},"a":2}',
+      '[{"a":[{"c":1,"b":2}]}]',
+      '"\\ud800"',
+      '"\\\\ud800"',
+      '"\\u0061"',
+      "-0",
+      "1e5",
+      "[1, 2]",
+      `${"[".repeat(100_000)}${"]".repeat(100_000)}`,
+    ]
+  ) strictEqual(isSame(text), true, text.slice(0, 40));
+});

@@ -33,3 +33,17 @@ Deno.test("a table finds an engine by its model and nothing else, tells all stat
 Deno.test("a table refuses two engines for one model", () => {
   throws(() => createEngineTable([engine("same"), engine("same")]), /two engines/);
 });
+
+Deno.test("engines come and go: the last one that was put computes, and only what is still there is taken out or closed", async () => {
+  const [first, second, other] = [engine("same"), engine("same"), engine("other")];
+  const table = createEngineTable([first]);
+  table.put(second);
+  table.put(other);
+  strictEqual(table.get("same"), second);
+  table.remove(first);
+  strictEqual(table.get("same"), second);
+  table.remove(other);
+  deepStrictEqual(table.states(), [{ modelId: "same", state: "ready" }]);
+  await table.close();
+  deepStrictEqual([first, second, other].map((each) => each.state()), ["ready", "closed", "ready"]);
+});

@@ -10,13 +10,13 @@ export const GRANTS: Readonly<Record<string, string>> = {
   "admin":
     "model:read model:infer session:read session:end password:write/own key:read key:write user:read user:write " +
     "client:read client:write role:read role:write team:read team:write token:introspect signing_key:rotate " +
-    "usage:read ban:read ban:write model:write payload:read payload:destroy",
+    "usage:read ban:read ban:write model:write payload:read payload:destroy audit:read vault:rotate",
   "operator":
     "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own " +
     "usage:read ban:read ban:write model:write",
   "auditor":
     "model:read session:read session:end/own password:write/own key:read user:read client:read role:read team:read " +
-    "usage:read ban:read",
+    "usage:read ban:read audit:read",
   "user":
     "model:read model:infer session:read/own session:end/own password:write/own key:read/own key:write/own user:read/own " +
     "usage:read/own",
@@ -252,6 +252,10 @@ export const RULES: Readonly<Record<string, Rule>> = {
     json: () => ({ address: `2001:db8:1:${(names++).toString(16)}::1`, seconds: 60 }),
   },
   "DELETE /v1/bans/{id}": { action: "ban:write", kind: "ban", relations: ["server"] },
+  "GET /admin/v1/audit": { action: "audit:read" },
+  "GET /admin/v1/audit/export": { action: "audit:read" },
+  "GET /admin/v1/audit/checkpoint": { action: "audit:read" },
+  "GET /admin/v1/audit/keys": { action: "audit:read" },
   "GET /admin/v1/models": { action: "model:write" },
   "POST /admin/v1/models/{id}/disable": { action: "model:write", named: "tensors" },
   "POST /admin/v1/models/{id}/enable": { action: "model:write", named: "tensors" },

@@ -105,6 +105,10 @@ export function goodCalls(embeds: string, general: string): Readonly<Record<stri
     "POST /v1/bans": { json: { address: "203.0.113.9", seconds: 60, note: "of a test" }, status: 201 },
     "DELETE /v1/bans/{id}": { at: (objects) => objects.ban(), status: 204 },
     "GET /admin/v1/models": {},
+    "GET /admin/v1/audit": {},
+    "GET /admin/v1/audit/export": {},
+    "GET /admin/v1/audit/checkpoint": {},
+    "GET /admin/v1/audit/keys": {},
     // In this order: the calls after them find it enabled.
     "POST /admin/v1/models/{id}/disable": { at: model },
     "POST /admin/v1/models/{id}/enable": { at: model },

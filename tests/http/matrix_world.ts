@@ -281,4 +281,7 @@ const ALL_GRANTS: readonly string[] = [
   "ban:write",
   "payload:read",
   "payload:destroy",
+  "audit:read",
+  "vault:rotate",
+  "model:write",
 ];

@@ -42,6 +42,8 @@ const any = (): boolean => true;
 const BAD_QUERIES: Readonly<Record<string, string>> = {
   "DELETE /v1/bans/{id}": "forget=perhaps",
   "GET /v1/usage": "from=2026-02-29",
+  "DELETE /admin/v1/subjects/{id}/payload-key": "issuer=",
+  "GET /admin/v1/audit/export": "format=xml",
 };
 
 const withQuery = (query: string) => ({ path, init }: Call): Call => ({ path: `${path}?${query}`, init });

@@ -121,6 +121,7 @@ Deno.test({
   ignore: !hasRedisServer,
   fn: async () => {
     const folder = await Deno.makeTempDir({ prefix: "portcullis-backup-" });
+    await Deno.mkdir(`${folder}/no-models`);
     const redis = await startRedisServer();
     const variables = {
       PORTCULLIS_DATA_DIR: `${folder}/data`,

@@ -11,7 +11,7 @@ import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { type ServerUnderTest, startServerUnderTest } from "../support/server_under_test.ts";
 
-const ROUNDS = 4;
+const ROUNDS = 3;
 const AT_ONCE = 6;
 
 Deno.test("every answered inference has its intent, every intent exactly one outcome, and only killed ones are interrupted", async () => {
@@ -51,11 +51,11 @@ Deno.test("every answered inference has its intent, every intent exactly one out
   }
 });
 
-/** Runs inferences, several at once, kills the server at a random moment, and returns the ids of those that were answered. */
+/** Runs inferences, several at once, kills the server at a random moment behind the first answer, and returns the ids of those that were answered. */
 async function inferAndKill(server: ServerUnderTest): Promise<string[]> {
   const token = await server.signIn();
   const answered: string[] = [];
-  const kill = setTimeout(() => server.process.kill("SIGKILL"), 200 + Math.random() * 800);
+  let kill: ReturnType<typeof setTimeout> | undefined;
   const inferOn = async (): Promise<void> => {
     for (;;) {
       const response = await fetch(`${server.origin}/v1/embeddings`, {
@@ -68,6 +68,8 @@ async function inferAndKill(server: ServerUnderTest): Promise<string[]> {
       if (await response.text().catch(() => undefined) === undefined) return;
       strictEqual(response.status, 200);
       answered.push(request);
+      // However busy the machine is: some are answered, and some are under way.
+      kill ??= setTimeout(() => server.process.kill("SIGKILL"), Math.random() * 500);
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, inferOn));

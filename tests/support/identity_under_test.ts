@@ -30,7 +30,11 @@ export interface SharedMatter {
 export async function makeSharedMatter(): Promise<SharedMatter> {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  return { clock, store, keyRing: await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock) };
+  return {
+    clock,
+    store,
+    keyRing: await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock),
+  };
 }
 
 /**

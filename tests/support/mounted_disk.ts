@@ -2,7 +2,8 @@
 
 /** Whether this machine lets us mount: else tests that need it are ignored, and say so. */
 export const canMount: boolean = tryMount();
-export const WHY_NO_MOUNT = "needs root and the right to mount";
+/** Of such a test, in its name. */
+export const WHY_NO_MOUNT = "gives no right to mount";
 
 /** A file system in memory, at a folder that exists. */
 export interface MemoryDisk extends AsyncDisposable {
@@ -39,7 +40,9 @@ export async function mountMemoryDisk(folder: string, bytes: number): Promise<Me
       }
     },
     empty: () => Deno.removeSync(ballast),
-    [Symbol.asyncDispose]: () => run("umount", "-l", folder),
+    async [Symbol.asyncDispose]() {
+      await run("umount", "-l", folder);
+    },
   };
 }
 
@@ -65,7 +68,8 @@ export async function mountBlockDisk(folder: string): Promise<BlockDisk> {
     thaw,
     async breakDown() {
       const device = (await run("losetup", "-j", image)).split(":")[0]?.replace("/dev/", "");
-      await Deno.writeTextFile(`/sys/fs/ext4/${device}/trigger_fs_error`, "1\n");
+      // The runtime itself writes there for nobody.
+      await run("sh", "-c", `echo 1 > /sys/fs/ext4/${device}/trigger_fs_error`);
     },
     async mend() {
       await persist(() => run("umount", folder));

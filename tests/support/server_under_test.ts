@@ -55,6 +55,8 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  let hasEnded = false;
+  process.status.then(() => hasEnded = true);
   const chunks: string[] = [];
   const reading = [process.stdout, process.stderr].map((stream) => collect(stream, chunks));
   const origin = `http://127.0.0.1:${port}`;
@@ -65,7 +67,7 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
     dataDir,
     process,
     output: () => chunks.join(""),
-    whenReady: () => poll(() => probe(`${origin}/readyz`), chunks),
+    whenReady: () => poll(() => probe(`${origin}/readyz`), () => hasEnded, chunks),
     async signIn(username = "admin", password = ADMIN_PASSWORD) {
       const response = await fetch(`${origin}/v1/auth/login`, {
         method: "POST",
@@ -91,7 +93,7 @@ export async function startServerUnderTest(options: ServerOptions = {}): Promise
     },
   };
   try {
-    await poll(() => probe(`${origin}/healthz`), chunks);
+    await poll(() => probe(`${origin}/healthz`), () => hasEnded, chunks);
   } catch (error) {
     await server.stop("SIGKILL");
     throw error;
@@ -209,8 +211,12 @@ async function probe(url: string): Promise<boolean> {
   }
 }
 
-async function poll(check: () => Promise<boolean>, chunks: readonly string[]): Promise<void> {
-  for (let tries = 0; tries < 600; tries++) {
+async function poll(
+  check: () => Promise<boolean>,
+  hasEnded: () => boolean,
+  chunks: readonly string[],
+): Promise<void> {
+  for (let tries = 0; tries < 600 && !hasEnded(); tries++) {
     if (await check()) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }

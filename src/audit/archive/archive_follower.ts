@@ -90,7 +90,7 @@ export class ArchiveFollower {
       // In turns: neither waits for the end of the other.
       this.#isThinnedNext = this.#thinned !== undefined && (!isBehind || !this.#isThinnedNext);
       if (this.#isThinnedNext) return this.#takeThinned(index);
-      return isBehind ? this.#takeNew(index) : "idle";
+      return isBehind ? this.#takeNew(index, durable) : "idle";
     } catch (thrown) {
       if (isDamage(thrown)) {
         this.startAnew();
@@ -127,7 +127,7 @@ export class ArchiveFollower {
     this.#index = undefined;
   }
 
-  #takeNew(index: ArchiveIndex): "again" | { readonly keyLacking: string } {
+  #takeNew(index: ArchiveIndex, durable: number): "again" | "idle" | { readonly keyLacking: string } {
     const inodes = new Map<number, number>();
     const inodeOf = (segment: number): number => inodes.get(segment) ?? this.#inodeOf(segment);
     // Before they are read: what comes in their place afterwards is another file.
@@ -137,7 +137,8 @@ export class ArchiveFollower {
     const lacking = this.#firstLacking(entries);
     if (lacking !== undefined) return { keyLacking: lacking };
     index.add(entries, next, inodeOf);
-    return "again";
+    // What came meanwhile can wait until there is more of it: a piece has its price, however small it is.
+    return next.seq < durable ? "again" : "idle";
   }
 
   /** The key of an entry that cannot be read, unless it is known to be gone. */

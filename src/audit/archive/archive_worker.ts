@@ -127,7 +127,7 @@ async function follow(): Promise<void> {
       tell(true, "");
       retryMs = RETRY_FIRST_MS;
       const workMs = systemClock.monotonic() - startMs;
-      await rest(isMore ? Math.max(REST_MS_MIN, workMs * REST_PER_WORK) : IDLE_MS);
+      await rest(Math.max(isMore ? REST_MS_MIN : IDLE_MS, workMs * REST_PER_WORK));
     } catch (thrown) {
       tell(false, reasonOf(thrown));
       await rest(retryMs);
@@ -196,13 +196,16 @@ async function valueOf(question: ArchiveQuestion): Promise<ArchiveAnswers[keyof 
   switch (question.kind) {
     case "page": {
       // Only the first page can lack the newest.
-      const unsearched = question.after === undefined ? await catchUp() : 0;
+      const isFirst = question.after === undefined;
+      const unsearched = isFirst || openFollower().indexedTo() === 0 ? await catchUp() : 0;
       return { ...findPage(openFollower(), question.query, question, systemClock), unsearched };
     }
     case "newest":
       await catchUp();
       return openFollower().index.position.seq;
     case "piece":
+      // Only a worker that took the place of another has nothing yet.
+      if (openFollower().indexedTo() === 0) await catchUp();
       return exportPiece(openFollower(), question.query, question, systemClock);
     case "checkpoint":
       return readNewestCheckpoint(openFolders().checkpointDirectory);
@@ -231,7 +234,7 @@ async function catchUp(): Promise<number> {
 }
 
 function tell(upNow: boolean, reason: string): void {
-  if (upNow === isUp) return;
+  if (upNow === isUp || closing) return;
   isUp = upNow;
   post({ kind: "state", isUp, reason });
 }

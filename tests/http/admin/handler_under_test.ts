@@ -112,6 +112,7 @@ export async function openWorld(policies: readonly LimitPolicy[] = []) {
     trail,
     feed: NO_OTHERS,
     redis: undefined,
+    sums: undefined,
     alone: <Value>(act: () => Promise<Value>): Promise<Value> => act(),
   };
   const identity = await openIdentity(trust, config.config, clock, log, []);
