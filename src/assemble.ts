@@ -14,7 +14,7 @@ import { type Identity, openIdentity } from "./assembly/identity.ts";
 import { addressRanges, openLimits } from "./assembly/limits.ts";
 import { type Opened, type OpenedTrust, openTrust } from "./assembly/trust.ts";
 import { type AuditArchive, openAuditArchive } from "./audit/archive/audit_archive.ts";
-import { auditFolders } from "./audit/audit_trail.ts";
+import { auditFolders, type openAuditTrail } from "./audit/audit_trail.ts";
 import { openPayloadKeys } from "./audit/payload_keys.ts";
 import { keptParts } from "./audit/payload_policy.ts";
 import { PLAIN_SUBJECTS, pseudonymousSubjects } from "./audit/subject_labels.ts";
@@ -82,6 +82,8 @@ export interface Replacements {
   readonly clock?: Clock;
   /** Instead of standard output. */
   readonly log?: Log;
+  /** Instead of the trail on disk. */
+  readonly openTrail?: typeof openAuditTrail;
   /** Instead of engines for the catalog's models. */
   readonly engines?: EngineTable;
 }
@@ -126,11 +128,14 @@ async function openParts(
 
   // Matter and trust: store, keys, trail.
   let stopReason = START_FAILED;
-  const trust = await openTrust(config, clock, log, opened, (trail) =>
+  const trust = await openTrust(config, clock, log, opened, {
+    ...(replacements.openTrail === undefined ? {} : { openTrail: replacements.openTrail }),
     // Best effort: a trail that fails now has said so at each request before.
-    trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
-      log.write("error", "audit.stop_not_recorded", { reason: toFault(fault).message })
-    ));
+    beforeTrailCloses: (trail) =>
+      trail.record({ type: "server.stopped", reason: stopReason }).catch((fault) =>
+        log.write("error", "audit.stop_not_recorded", { reason: toFault(fault).message })
+      ),
+  });
   const { keyRing, trail, feed } = trust;
   await trail.record({
     type: "server.started",

@@ -91,11 +91,19 @@ const AUDIT_WAITING_MAX = 10_000;
 /** Old entries of the trail go within an hour. */
 const RETENTION_EVERY_MS = 3_600_000;
 
+/** What may differ from how a server opens it. */
+export interface TrustOptions {
+  /** Records what is recorded last. */
+  readonly beforeTrailCloses?: (trail: AuditTrail) => Promise<void>;
+  /** The part of its time that a rotation of the data keys works. */
+  readonly rotationShare?: number;
+  /** The bench's way to measure another trail. */
+  readonly openTrail?: typeof openAuditTrail;
+}
+
 /**
  * Opens the data folder, and the shared store where there is one. One process a folder: the trail is locked.
  *
- * @param beforeTrailCloses what is recorded last
- * @param rotationShare the part of its time that a rotation of the data keys works
  * @throws Fault `unavailable` with the part that could not be opened and why
  */
 export async function openTrust(
@@ -103,8 +111,7 @@ export async function openTrust(
   clock: Clock,
   log: Log,
   opened: Opened,
-  beforeTrailCloses: (trail: AuditTrail) => Promise<void> = () => Promise.resolve(),
-  rotationShare: number = ROTATION_SHARE,
+  { beforeTrailCloses, rotationShare = ROTATION_SHARE, openTrail = openAuditTrail }: TrustOptions = {},
 ): Promise<OpenedTrust> {
   const { dataDir } = config;
   const { vault, masterKey, storeAsItIs } = await openKeys(config, clock, log, opened);
@@ -113,7 +120,7 @@ export async function openTrust(
   const trailKeys = await vault.alone(() => openTrailKeys({ store, keyRing, feed, clock, sealed }));
   const folders = auditFolders(dataDir);
   const lastWrittenMs = lastWritten(folders.directory);
-  const trail = await openAuditTrail({
+  const trail = await openTrail({
     ...folders,
     clock,
     segmentBytesMax: config.auditSegmentBytesMax,
@@ -138,7 +145,7 @@ export async function openTrust(
   // Closed after the trail: they ship its last entries.
   opened.push(() => sinks?.close());
   opened.push(async () => {
-    await beforeTrailCloses(trail);
+    await beforeTrailCloses?.(trail);
     await trail.close();
   });
   const retention = openRetention({
@@ -166,9 +173,11 @@ export async function openTrust(
     const recordKey = (key: string, change: DataKeyChange): Promise<void> =>
       trail.record({ type: "key.changed", kind: "data", key, change });
     // Where the settings have put another master key first.
-    await keyRing.rewrap((key) => recordKey(key, "rewrapped")).catch((thrown) =>
-      log.write("warn", "vault.keys_not_rewrapped", { reason: toFault(thrown).message })
-    );
+    try {
+      if (await keyRing.rewrap((key) => recordKey(key, "rewrapped")) > 0) await storeAsItIs.scrub();
+    } catch (thrown) {
+      log.write("warn", "vault.keys_not_rewrapped", { reason: toFault(thrown).message });
+    }
     return await openVaultRotation({
       store: storeAsItIs,
       keyRing,

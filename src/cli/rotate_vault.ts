@@ -67,8 +67,7 @@ async function rotateFolder({ config, print, progress }: RotateVaultOptions): Pr
       systemClock,
       log,
       opened,
-      () => Promise.resolve(),
-      WHOLE_SHARE,
+      { rotationShare: WHOLE_SHARE },
     );
     const before = await rotation.state();
     if (before?.state === "running") print("going on     with the rotation that was not finished");

@@ -83,7 +83,7 @@ export interface KeyRing {
    * Wraps every data key that is not under the newest master key under that one.
    *
    * @param before told the id of each key before it is wrapped anew
-   * @returns how many there were
+   * @returns how many there were; as they were wrapped before, the store's files may still hold them until it is scrubbed
    * @throws Fault `unavailable` when the master key or the store cannot be used; those that are done stay done
    */
   rewrap(before: (id: string) => Promise<void>): Promise<number>;
@@ -233,8 +233,6 @@ export async function openKeyRing(
         await store.replace(DATA_KEY_TABLE, [{ key, before: value, after }]);
         rewrapped++;
       }
-      // What was wrapped under the old master key must not be found in the store's files.
-      if (rewrapped > 0) await store.scrub();
       return rewrapped;
     },
     async destroy(id) {

@@ -672,7 +672,7 @@ Deno.test("verifyChain reads lines that cross the borders of its pieces and repo
   await using folder = new TrailFolder();
   const events = Array.from(
     { length: 60 },
-    (_, index) => ({ ...numbered(index), reason: "é".repeat(20_000 + index) }),
+    (_, index) => ({ type: "server.stopped" as const, reason: "é".repeat(20_000 + index) }),
   );
   folder.write(events, 100_000_000);
   const steps: [number, number][] = [];

@@ -246,7 +246,6 @@ Deno.test("two rotations under 200 requests a second: none fails, and afterwards
       }
       const rate = (load.answered() - before) * 1000 / (performance.now() - beganMs);
       await load.stop();
-      console.log("RATE", rate);
       deepStrictEqual(load.failed.slice(0, 5), []);
       ok(rate >= PROMISED_RATE, `${rate.toFixed(0)} requests a second`);
 
@@ -341,7 +340,6 @@ Deno.test({
         const ended = await untilEnded(other);
         const rate = (load.answered() - before) * 1000 / (performance.now() - beganMs);
         await load.stop();
-      console.log("RATE", rate);
         deepStrictEqual(load.failed.slice(0, 5), []);
         ok(rate >= PROMISED_RATE, `${rate.toFixed(0)} requests a second`);
         deepStrictEqual([sealKeyOf(ended), ended.keys.length], [key, 2]);
