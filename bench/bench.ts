@@ -14,6 +14,7 @@ import { measureIdentity } from "./measure_identity.ts";
 import { measureLimiter } from "./measure_limiter.ts";
 import { measureModel } from "./measure_model.ts";
 import { measureProxy } from "./measure_proxy.ts";
+import { measureSealing } from "./measure_sealing.ts";
 import { measureStart } from "./measure_start.ts";
 import type { Effort, PhaseFindings, PhaseMeans } from "./phase.ts";
 import { loadAverage } from "./process_figures.ts";
@@ -55,6 +56,7 @@ const PHASES: readonly Phase[] = [
   ["start to ready", measureStart],
   ["identity", measureIdentity],
   ["the limiter alone", measureLimiter],
+  ["sealing model files", measureSealing],
 ];
 
 async function bench(
