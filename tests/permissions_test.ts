@@ -56,7 +56,8 @@ Deno.test("every task that runs code names its set, never prompts, and takes no 
     const inner = /\$\(([^)]*)\)/.exec(whole)?.[1];
     if (inner !== undefined) {
       ok(
-        / flags(?: models)?$/.test(inner) && /^(?:MALLOC_ARENA_MAX=1 )?deno run --no-prompt \$\(/.test(whole),
+        / flags(?: models| vault)?$/.test(inner) &&
+          /^(?:MALLOC_ARENA_MAX=1 )?deno run --no-prompt \$\(/.test(whole),
         `${name}: ${whole}`,
       );
     }

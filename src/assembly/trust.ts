@@ -141,9 +141,9 @@ export async function openTrust(
   trailKeys.onChange((keys) => trail.useKeys(keys));
   // They may have changed while the trail was opened.
   trail.useKeys(trailKeys.current());
-  let sinks: AuditSinks | undefined;
+  const shipping: { sinks?: AuditSinks | undefined } = {};
   // Closed after the trail: they ship its last entries.
-  opened.push(() => sinks?.close());
+  opened.push(() => shipping.sinks?.close());
   opened.push(async () => {
     await beforeTrailCloses?.(trail);
     await trail.close();
@@ -160,7 +160,7 @@ export async function openTrust(
     lastWrittenMs,
   });
   opened.push(() => retention.close());
-  sinks = openSinks(config, log, () => trailKeys.sealingKeys());
+  shipping.sinks = openSinks(config, log, () => trailKeys.sealingKeys());
   // Made before there was a trail that could say so.
   for (const { kind, key } of trailKeys.made) {
     await trail.record({ type: "key.changed", kind, key, change: "made" });

@@ -198,6 +198,8 @@ export async function openKeyRing(
       new Uint8Array(createHmac("sha256", hashKey).update(`${purpose}\0${text}`).digest()),
     activeKey: () => activeKey().id,
     async keys() {
+      // Whoever asks goes on to use them.
+      await reload();
       const records = await listKeys(store);
       const active = records.findLast(({ key }) => parseRecordKey(key).kind === "seal")?.key;
       const states = records.map(async ({ key, value }): Promise<DataKeyState> => {

@@ -106,8 +106,6 @@ interface Standing extends RotationState {
   /** The instance that is at it. */
   readonly owner: string;
   readonly beat: number;
-  /** The key that sealed before. */
-  readonly before: string;
   readonly othersRotated: boolean;
 }
 
@@ -192,10 +190,8 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
     await master.renew();
     await keyRing.rewrap((id) => recordKey(id, "rewrapped"));
     await master.settle();
-    // Where a process died behind the making of the key, it is there already.
-    const active = keyRing.activeKey();
-    const key = active === mine().before ? await keyRing.rotate((id) => recordKey(id, "made")) : active;
-    await advance({ key, phase: "reseal" });
+    // Where a process died behind the making of one, that one is an older key from now on.
+    await advance({ key: await keyRing.rotate((id) => recordKey(id, "made")), phase: "reseal" });
   }
 
   async function everyPage(
@@ -294,7 +290,6 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
       reason: null,
       owner: me,
       beat: 0,
-      before: keyRing.activeKey(),
       othersRotated: false,
     };
   }
@@ -375,6 +370,7 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
       if (looking !== undefined && !await looking.catch(() => false)) await running;
       if (running !== undefined) throw runsAlready();
       const { promise: hasKeys, resolve, reject } = Promise.withResolvers<void>();
+      const before = keyRing.activeKey();
       runHere(async () => {
         try {
           if ((await read())?.state === "running" || !await write(begin())) throw runsAlready();
@@ -386,7 +382,7 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
           await makeKeys();
         } catch (thrown) {
           // A key that is there already is used: then it goes on.
-          if (keyRing.activeKey() === standing?.before) {
+          if (keyRing.activeKey() === before) {
             const reason = toFault(thrown).message;
             await advance({ state: "failed", endedAtMs: clock.now(), reason }).catch(() => {});
             return reject(thrown);
@@ -427,7 +423,7 @@ function parseStanding(bytes: Uint8Array<ArrayBuffer>): Standing {
   const parsed = text.ok ? parseStrictJson(text.value, 1) : text;
   const fields = (parsed.ok ? parsed.value : null) as Standing | null;
   const isKnown = typeof fields?.owner === "string" && typeof fields.beat === "number" &&
-    typeof fields.before === "string" && STATES.includes(fields.state) && PHASES.includes(fields.phase);
+    STATES.includes(fields.state) && PHASES.includes(fields.phase);
   if (!isKnown) throw new Fault("unavailable", "Cannot read a vault rotation: the record has no known form");
   return fields;
 }

@@ -389,7 +389,7 @@ function started(request: string): AuditEvent {
 }
 
 function interrupted(request: string, intent: number): AuditEvent {
-  return { type: "inference.interrupted", ...REQUESTER, request, model: "m", intent };
+  return { type: "inference.interrupted", ...REQUESTER, request, model: "m", intent, reason: "server_ended" };
 }
 
 for (const sealing of [undefined, { id: "akey_s", raw: new Uint8Array(32).fill(9) }]) {

@@ -222,4 +222,4 @@ async function ask(
 const NO_OBJECTS = {} as Objects;
 
 /** So that none is lost. */
-const CELLS = 4539;
+const CELLS = 4924;

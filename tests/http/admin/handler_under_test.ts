@@ -33,6 +33,7 @@ import { openMemoryRecordStore } from "../../../src/store/memory_record_store.ts
 import { openKeyRing } from "../../../src/vault/key_ring.ts";
 import { generateMasterKey, localMasterKey, parseMasterKey } from "../../../src/vault/master_key.ts";
 import type { ModelAdminParts } from "../../../src/http/admin/model_routes.ts";
+import { openVaultRotation } from "../../../src/vault/rotation.ts";
 import { sealedTable } from "../../../src/vault/sealed_store.ts";
 import { openLog } from "../../../src/telemetry/log.ts";
 import { manualClock } from "../../support/manual_clock.ts";
@@ -149,6 +150,18 @@ export async function openWorld(policies: readonly LimitPolicy[] = []) {
     policies: readyPolicies(policies),
     clock,
     labelAccount: (username: string) => keyRing.pseudonym("account", username),
+    vault: await openVaultRotation({
+      store,
+      keyRing,
+      master: localMasterKey(parseMasterKey(generateMasterKey())),
+      clock,
+      feed: NO_OTHERS,
+      isShared: false,
+      settleMs: 0,
+      share: 1,
+      recordKey: () => Promise.resolve(),
+      onFault: () => {},
+    }),
   };
   const { users, teams, roleBook } = identity;
   for (const id of ["red", "blue"]) await teams.create({ id, description: "", createdAtMs: clock.now() });

@@ -43,7 +43,11 @@ interface Matter {
 async function makeMatter(): Promise<Matter> {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
-  return { clock, store, keyRing: await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock) };
+  return {
+    clock,
+    store,
+    keyRing: await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock),
+  };
 }
 
 /**

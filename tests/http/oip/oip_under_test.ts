@@ -1,4 +1,5 @@
 // OIP under test: the routes of the protocol behind the real gate and before the real act; what computes is a script.
+import { PLAIN_SUBJECTS } from "../../../src/audit/subject_labels.ts";
 import { responseOf } from "../../support/app_under_test.ts";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
 import { DEFAULT_CAPS } from "../../../src/access/request_caps.ts";
@@ -148,6 +149,7 @@ export function openOipUnderTest(
     allowedHosts: new Set(["127.0.0.1:8000"]),
     trustedProxies: [],
     labelAddress: (address) => address,
+    subjects: PLAIN_SUBJECTS,
   }, routes);
 
   const call: OipUnderTest["call"] = async (path, init = {}, role = "user") => {
