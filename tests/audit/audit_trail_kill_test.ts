@@ -10,12 +10,19 @@ Deno.test("every acknowledged event survives kill -9 at any moment, round after 
   for (let round = 0; round < ROUNDS; round++) {
     for (const number of await recordAndKill(folder, round * 1_000_000 + 1)) acknowledged.add(number);
     const { finding } = await verifyChain(folder);
-    strictEqual(finding, undefined);
+    // Killed behind the first entry, before the first signature, a trail is whole and says that nobody has signed it.
+    if (finding?.kind !== "unsigned" || isSigned(folder)) strictEqual(finding, undefined);
   }
   const kept = new Set(folder.numbers());
   ok(acknowledged.size > ROUNDS);
   for (const number of acknowledged) ok(kept.has(number), `event ${number} was acknowledged and is lost`);
 });
+
+function isSigned({ checkpointDirectory }: TrailFolder): boolean {
+  return [...Deno.readDirSync(checkpointDirectory)].some(({ name }) =>
+    name.startsWith("checkpoints-") && Deno.statSync(`${checkpointDirectory}/${name}`).size > 0
+  );
+}
 
 /** Lets a process record from `first` on, kills it at a random moment and returns the numbers that it printed. */
 async function recordAndKill(folder: TrailFolder, first: number): Promise<number[]> {
