@@ -58,7 +58,7 @@ async function measure(folder: string): Promise<void> {
   );
 
   const log = openLog({ level: "warn", clock: systemClock, sink: standardOutput });
-  const keys = { sealingKeys: () => new Map(), onChange() {} };
+  const keys = { verifierKeys: () => "", sealingKeys: () => new Map(), onChange() {} };
   const archive = openAuditArchive({ folders, key, keys, log });
   try {
     await archive.page({ words: {} }, { after: undefined, limit: 50 });

@@ -1,4 +1,5 @@
 // Soak gate: the real server before the stub upstream, with policies of every kind and people whom they allow much or little.
+import { generateMasterKey } from "../src/vault/master_key.ts";
 import { benchFlags, type ChildServer, PASSWORD, signIn, startChildServer } from "./child_server.ts";
 import { startRealServer } from "./real_server.ts";
 import type { SoakModel } from "./soak_worker.ts";
@@ -115,7 +116,9 @@ export async function startSoakGate(
       })),
     ),
     PORTCULLIS_LIMITS: JSON.stringify(policies),
-    ...(redisUrl === undefined ? {} : { PORTCULLIS_REDIS_URL: redisUrl }),
+    ...(redisUrl === undefined
+      ? {}
+      : { PORTCULLIS_REDIS_URL: redisUrl, PORTCULLIS_MASTER_KEY: generateMasterKey() }),
   });
   const stop = async (): Promise<void> => {
     await server.stop();

@@ -1,5 +1,6 @@
 // Stub gate: the gate before the stub model, in a process of its own, and the one request that is sent to it.
 import { deepStrictEqual } from "node:assert/strict";
+import { generateMasterKey } from "../src/vault/master_key.ts";
 import type { BenchTrail } from "./bench_trail.ts";
 import { benchFlags, CHECKOUT, type ChildServer, startChildServer } from "./child_server.ts";
 import type { LoadTarget } from "./load_generator.ts";
@@ -27,7 +28,9 @@ export function startStubGate(
     PORTCULLIS_DATA_DIR: dataDir,
     PORTCULLIS_MODELS_DIR: modelsDir,
     PORTCULLIS_LOG_LEVEL: logLevel,
-    ...(redisUrl === undefined ? {} : { PORTCULLIS_REDIS_URL: redisUrl }),
+    ...(redisUrl === undefined
+      ? {}
+      : { PORTCULLIS_REDIS_URL: redisUrl, PORTCULLIS_MASTER_KEY: generateMasterKey() }),
   };
   return startChildServer(
     "bench/gate_server.ts",

@@ -49,7 +49,6 @@ import { type Clock, systemClock } from "./time/clock.ts";
 import type { KeyRing } from "./vault/key_ring.ts";
 import { makePrivateFolder } from "./vault/private_file.ts";
 import type { VaultRotation } from "./vault/rotation.ts";
-import { sealedTable } from "./vault/sealed_store.ts";
 
 /** Version of the server; for the trail and for authenticated callers. */
 export const VERSION = "0.1.0";
@@ -162,7 +161,7 @@ async function openParts(
     log,
     judge: {
       records: openModelRecords(trust.store, keyRing),
-      signers: openModelSigners(sealedTable(trust.store, keyRing, "model_signers"), config.modelSigners),
+      signers: openModelSigners(trust.store, keyRing, config.modelSigners),
       plain: config.modelsPlain,
     },
     feed,
@@ -189,7 +188,8 @@ async function openParts(
     !draining && trail.healthy() && feed.isCurrent() && [...firstModels].every(isModelReady);
   const limits = await openLimits(trust, config, clock, log, opened);
   const tiers = rateTiers(config);
-  const payloadKeys = openPayloadKeys({ ...trust, clock });
+  const payloadKeys = openPayloadKeys({ ...trust, clock, log });
+  opened.push(() => payloadKeys.close());
   const runInference = openRunInference({
     catalog,
     engines,

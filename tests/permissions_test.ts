@@ -3,6 +3,7 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { permissionFlags } from "../src/cli/permission_flags.ts";
 import { parseConfig } from "../src/config/config.ts";
 import { PROXY_VARIABLES } from "../src/config/environment.ts";
+import { generateMasterKey } from "../src/vault/master_key.ts";
 import { goodCalls, openObjects, prepare } from "./http/good_calls.ts";
 import {
   answerBytes,
@@ -167,9 +168,13 @@ Deno.test("a Redis adds its hosts, those that it may point to and the file of it
   const without = grantsOf({});
   const added = (variables: Record<string, string>): readonly string[] =>
     grantsOf(variables).filter((grant) => !without.includes(grant));
-  deepStrictEqual(added({ PORTCULLIS_REDIS_URL: "redis://127.0.0.1/3" }), ["--allow-net=127.0.0.1:6379"]);
+  const PORTCULLIS_MASTER_KEY = generateMasterKey();
+  deepStrictEqual(added({ PORTCULLIS_MASTER_KEY, PORTCULLIS_REDIS_URL: "redis://127.0.0.1/3" }), [
+    "--allow-net=127.0.0.1:6379",
+  ]);
   deepStrictEqual(
     added({
+      PORTCULLIS_MASTER_KEY,
       PORTCULLIS_REDIS_URL: "rediss+sentinel://:word@one.example,[fd00::2]:26380/main",
       PORTCULLIS_REDIS_HOSTS: "10.0.0.7:6379,10.0.0.8:6379",
       PORTCULLIS_REDIS_CA_FILE: "/etc/redis/ca.pem",

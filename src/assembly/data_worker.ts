@@ -3,7 +3,12 @@
 /// <reference lib="deno.worker" />
 import { openSqliteLimitStore } from "../limits/sqlite_limit_store.ts";
 import { openSqliteRecordStore } from "../store/sqlite_record_store.ts";
-import { type ThreadCall, threadServer, type ThreadTargets } from "../store/thread_calls.ts";
+import {
+  type ThreadCall,
+  type ThreadMarks,
+  threadServer,
+  type ThreadTargets,
+} from "../store/thread_calls.ts";
 
 /** The files: the worker's first message. */
 export interface DataFiles {
@@ -16,15 +21,20 @@ let files: DataFiles | undefined;
 const serve = threadServer(
   (clock) => {
     if (files === undefined) throw new Error("Cannot open the store's files: nobody named them");
-    return {
-      records: { ...openSqliteRecordStore(files.records, clock) },
-      limits: { ...openSqliteLimitStore(files.limits, clock) },
-    } as ThreadTargets;
+    const records = openSqliteRecordStore(files.records, clock);
+    try {
+      const limits = openSqliteLimitStore(files.limits, clock);
+      return { records: { ...records }, limits: { ...limits } } as ThreadTargets;
+    } catch (thrown) {
+      // The next call opens both.
+      records.close().catch(() => {});
+      throw thrown;
+    }
   },
   (reply) => self.postMessage(reply),
 );
 
-self.onmessage = ({ data }: MessageEvent<DataFiles | ThreadCall>) => {
-  if ("target" in data) serve(data);
-  else files = data;
+self.onmessage = ({ data }: MessageEvent<DataFiles | ThreadMarks | ThreadCall>) => {
+  if ("records" in data) files = data;
+  else serve(data);
 };

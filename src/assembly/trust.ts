@@ -2,13 +2,16 @@
 import { auditFolders, type AuditTrail, openAuditTrail } from "../audit/audit_trail.ts";
 import type { AuditSinks } from "../audit/sinks/audit_sinks.ts";
 import { lastWritten, openRetention } from "../audit/retention.ts";
+import { headerOf, listSegments } from "../audit/segment_files.ts";
+import { TRAIL_HEADS_TABLE, type TrailHeads, trailHeads } from "../audit/trail_heads.ts";
 import { type OpenTrailKeys, openTrailKeys } from "../audit/trail_keys.ts";
+import type { TreeHead } from "../audit/tree_head.ts";
 import type { Config } from "../config/config.ts";
 import { parseRedisAddress } from "../config/redis_setting.ts";
 import { newId } from "../encoding/ids.ts";
 import { Fault, toFault } from "../faults/fault.ts";
 import type { SumStore } from "../limits/embedded_limit_store.ts";
-import { type ChangeFeed, NO_OTHERS } from "../store/change_feed.ts";
+import type { ChangeFeed } from "../store/change_feed.ts";
 import { openRedis } from "../store/redis/open_redis.ts";
 import type { Redis } from "../store/redis/redis.ts";
 import { openRedisChangeFeed } from "../store/redis_change_feed.ts";
@@ -31,7 +34,7 @@ import { openSinks } from "./sinks.ts";
 /** Where records rest. */
 interface Matter {
   readonly store: RecordStore;
-  /** What other instances change. */
+  /** What other instances change, or where there are none, what of the own changes was not known. */
   readonly feed: ChangeFeed;
   /** What instances share; undefined: this one is alone. */
   readonly redis: Redis | undefined;
@@ -71,6 +74,7 @@ export type Opened = (() => Promise<void> | void)[];
 /** Tables that are read anew whenever they are needed, some of them written at each request: to tell all instances would be noise. */
 const QUIET_TABLES: readonly string[] = [
   "api_key_uses",
+  TRAIL_HEADS_TABLE,
   "known_networks",
   "lockout_ceilings",
   "lockout_pairs",
@@ -97,6 +101,8 @@ export interface TrustOptions {
   readonly beforeTrailCloses?: (trail: AuditTrail) => Promise<void>;
   /** The part of its time that a rotation of the data keys works. */
   readonly rotationShare?: number;
+  /** Whether the trail was just put back from a backup: it need not reach what the store remembers. */
+  readonly isRestored?: boolean;
   /** The bench's way to measure another trail. */
   readonly openTrail?: typeof openAuditTrail;
 }
@@ -111,7 +117,12 @@ export async function openTrust(
   clock: Clock,
   log: Log,
   opened: Opened,
-  { beforeTrailCloses, rotationShare = ROTATION_SHARE, openTrail = openAuditTrail }: TrustOptions = {},
+  {
+    beforeTrailCloses,
+    rotationShare = ROTATION_SHARE,
+    isRestored = false,
+    openTrail = openAuditTrail,
+  }: TrustOptions = {},
 ): Promise<OpenedTrust> {
   const { dataDir } = config;
   const { vault, masterKey, storeAsItIs } = await openKeys(config, clock, log, opened);
@@ -120,6 +131,14 @@ export async function openTrust(
   const trailKeys = await vault.alone(() => openTrailKeys({ store, keyRing, feed, clock, sealed }));
   const folders = auditFolders(dataDir);
   const lastWrittenMs = lastWritten(folders.directory);
+  const heads = trailHeads({
+    store,
+    keyRing,
+    clock,
+    isShared: vault.redis !== undefined,
+    onFault: (thrown) => log.write("debug", "audit.head_not_kept", { reason: toFault(thrown).message }),
+  });
+  const { remembered, lost } = isRestored ? {} : await rememberedOf(heads, folders.directory, config);
   const trail = await openTrail({
     ...folders,
     clock,
@@ -131,6 +150,8 @@ export async function openTrust(
     sealingKeys: () => trailKeys.sealingKeys(),
     checkpointEntriesMax: config.auditCheckpointEntries,
     checkpointMs: config.auditCheckpointMs,
+    remembered: remembered === undefined ? {} : { signed: remembered },
+    onSigned: (head) => heads.keep(head),
     onCheckpointFailed: (fault) => log.write("error", "audit.checkpoint_failed", { reason: fault.message }),
     onSealingKeyWorn: () =>
       trailKeys.renewSealing((kind, key) => trail.record({ type: "key.changed", kind, key, change: "made" }))
@@ -147,7 +168,18 @@ export async function openTrust(
   opened.push(async () => {
     await beforeTrailCloses?.(trail);
     await trail.close();
+    await heads.close();
   });
+  if (lost !== undefined) {
+    const { origin, size, root } = lost;
+    await trail.record({
+      type: "command.changed",
+      command: "settings",
+      object: `trail/${origin}`,
+      before: { size, root },
+      after: null,
+    });
+  }
   const retention = openRetention({
     ...folders,
     keys: trailKeys.current,
@@ -193,8 +225,42 @@ export async function openTrust(
       onFault: (fault, is) =>
         is === "blocked"
           ? log.write("error", "vault.rotation_blocked", { reason: fault.message })
+          : is === "lost"
+          ? log.write("error", "vault.values_lost", { reason: fault.message })
           : log.write("warn", "vault.rotation_waits", { reason: fault.message }),
     });
+  }
+}
+
+/** What the trail must have reached, or what is given up for a new one because the settings say so. */
+async function rememberedOf(
+  heads: TrailHeads,
+  directory: string,
+  { auditLostTrail }: Config,
+): Promise<{ readonly remembered?: TreeHead | undefined; readonly lost?: TreeHead }> {
+  const origin = originOf(directory);
+  const head = await heads.of(origin);
+  const isLost = head !== undefined && head.origin !== origin && auditLostTrail === "begin";
+  return isLost ? { lost: head } : { remembered: head };
+}
+
+/** Which trail a directory holds, by its newest header; undefined: none. */
+function originOf(directory: string): string | undefined {
+  if (!exists(directory)) return undefined; // made at the first start
+  for (const number of listSegments(directory).reverse()) {
+    const header = headerOf(directory, number);
+    if (header !== undefined) return header.origin;
+  }
+  return undefined;
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (thrown) {
+    if (thrown instanceof Deno.errors.NotFound) return false;
+    throw thrown;
   }
 }
 
@@ -213,22 +279,33 @@ async function openKeys(config: Config, clock: Clock, log: Log, opened: Opened):
   makePrivateFolder(dataDir);
   const masterKey = await openMasterKey(config, (close) => opened.push(close));
   const { matter, requireMark } = config.redisUrl === undefined
-    ? openOwnMatter(dataDir, config.auditTimeoutMs, clock, opened)
+    ? openOwnMatter(dataDir, config.auditTimeoutMs, clock, log, opened)
     : await openSharedMatter(config.redisUrl, config, clock, log, opened);
   const keyRing = await matter.alone(() => openKeyRing(matter.store, masterKey, clock, matter.feed));
   requireMark(keyRing.mark);
-  const store = openResealedStore(matter.store);
+  const store = openResealedStore(matter.store, keyRing);
   return { vault: { ...matter, store, keyRing }, masterKey, storeAsItIs: matter.store };
 }
 
-function openOwnMatter(dataDir: string, timeoutMs: number, clock: Clock, opened: Opened): OpenedMatter {
-  const thread = openDataThread(dataDir, timeoutMs, clock);
+function openOwnMatter(
+  dataDir: string,
+  timeoutMs: number,
+  clock: Clock,
+  log: Log,
+  opened: Opened,
+): OpenedMatter {
+  const thread = openDataThread(
+    dataDir,
+    timeoutMs,
+    clock,
+    (fault) => log.write("warn", "store.changes_not_taken", { reason: fault.message }),
+  );
   opened.push(() => thread.close());
   const store = thread.records;
   // Nobody puts another file in the place of one that is open.
   const matter: Matter = {
     store,
-    feed: NO_OTHERS,
+    feed: thread.feed,
     redis: undefined,
     sums: thread.limits,
     alone: (act) => act(),

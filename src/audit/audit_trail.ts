@@ -8,7 +8,9 @@ import { classOf } from "./event_class.ts";
 import { eventText } from "./event_text.ts";
 import { type IntentStep, intentStepOf, interruptionOf, type OpenIntent } from "./open_intents.ts";
 import { reasonOf } from "./segment_files.ts";
+import type { RememberedTrail } from "./trail_end.ts";
 import type { TrailKeys } from "./trail_keys.ts";
+import type { TreeHead } from "./tree_head.ts";
 
 /** Takes events and keeps them. */
 export interface AuditTrail {
@@ -21,6 +23,13 @@ export interface AuditTrail {
    * @throws Fault `unavailable` when it could not be made durable in time · `internal` when it is no JSON or too long
    */
   record(event: AuditEvent): Promise<void>;
+  /**
+   * Records events that belong together, one or more: in one batch, which is taken or refused as a whole. What was said of `record`
+   * holds for all of them.
+   *
+   * @param ifRefused where an outcome is among them: the one that its intent gets instead where these were refused
+   */
+  recordAll(events: readonly AuditEvent[], ifRefused?: AuditEvent): Promise<void>;
   /** False from a failure until it is known, by a record or by the trail's own probe, that writing works again. */
   healthy(): boolean;
   /** Refuses new events, waits for those already taken, frees everything. Never rejects. */
@@ -62,8 +71,12 @@ export interface AuditTrailOptions {
   readonly checkpointMs: number;
   /** Told when a checkpoint could not be signed; then not again until one could. Records are not concerned. */
   readonly onCheckpointFailed: (fault: Fault) => void;
-  /** Told when the sealing key has sealed so much that it is time for another. */
+  /** Told when the sealing key has sealed so much that it is time for another; again each minute until there is. */
   readonly onSealingKeyWorn: () => void;
+  /** What the trail must have reached, by what is kept elsewhere. */
+  readonly remembered?: RememberedTrail;
+  /** Told of the newest signed checkpoint, once it is durable. */
+  readonly onSigned?: (head: TreeHead) => void;
 }
 
 /** Where the trail of a data folder is. */
@@ -132,7 +145,7 @@ interface Batch {
   /** Empty where events are plain. */
   readonly classes: EventClass[];
   readonly steps: (readonly [index: number, step: IntentStep])[];
-  /** The events of those steps, until they are known to be durable. */
+  /** The events of those steps, or what they are to be where these are refused; until they are known to be durable. */
   readonly stepEvents: AuditEvent[];
   /** Requests of which the answer is to say whether their intent is open. */
   readonly asked: readonly string[];
@@ -153,6 +166,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
   #inFlight: Batch | undefined;
   #waiting: Batch | undefined;
   #keys: TrailKeys;
+  /** Outlives its workers: a trail that one of them has written is never begun anew. */
+  #remembered: RememberedTrail;
   /** What was under way when the trail was opened; undefined until it is. */
   #interrupted: readonly OpenIntent[] | undefined;
   /**
@@ -169,35 +184,42 @@ class WorkerAuditTrail implements DurableAuditTrail {
   constructor(options: AuditTrailOptions, startWorker: (options: AuditTrailOptions) => Worker) {
     this.#options = options;
     this.#keys = options.keys;
+    this.#remembered = options.remembered ?? {};
     this.#startWorker = startWorker;
     this.#worker = this.#start();
   }
 
   record(event: AuditEvent): Promise<void> {
+    return this.recordAll([event]);
+  }
+
+  recordAll(events: readonly AuditEvent[], ifRefused?: AuditEvent): Promise<void> {
+    const owed = ifRefused === undefined ? events : [ifRefused];
     // Whoever comes while the trail is known not to answer is refused at once: nothing piles up.
     if (this.#closing !== undefined) return refusal("it is closed");
-    if (this.#worker === undefined) return this.#refuse(event, "its worker is being replaced");
-    if (this.#inFlight?.expired === true) return this.#refuse(event, "the disk does not answer");
-    let text: string;
+    if (this.#worker === undefined) return this.#refuse(owed, "its worker is being replaced");
+    if (this.#inFlight?.expired === true) return this.#refuse(owed, "the disk does not answer");
+    let texts: readonly string[];
     try {
-      text = eventText(event);
+      texts = events.map(eventText);
     } catch (thrown) {
       return Promise.reject(thrown);
     }
-    const batch = this.#waiting ?? this.#openBatch();
+    const { texts: { length: waiting }, characters } = this.#waiting ?? { texts: [], characters: 0 };
     if (
-      batch.texts.length >= this.#options.waitingMax ||
-      batch.characters + text.length > WAITING_CHARACTERS_MAX
+      waiting + texts.length > this.#options.waitingMax ||
+      texts.reduce((sum, text) => sum + text.length, characters) > WAITING_CHARACTERS_MAX
     ) {
-      return this.#refuse(event, `${batch.texts.length} events wait already`);
+      return this.#refuse(owed, `${waiting} events wait already`);
     }
-    this.#add(batch, event, text);
+    const batch = this.#waiting ?? this.#openBatch();
+    for (const [index, event] of events.entries()) this.#add(batch, event, texts[index] ?? "", ifRefused);
     return batch.settled.promise;
   }
 
   /** An intent that is not even tried is in no trail; an outcome is owed to its intent. */
-  #refuse(event: AuditEvent, state: string): Promise<never> {
-    if (intentStepOf(event)?.opens === false) this.#owe([event]);
+  #refuse(events: readonly AuditEvent[], state: string): Promise<never> {
+    this.#owe(events.filter((event) => intentStepOf(event)?.opens === false));
     return refusal(state);
   }
 
@@ -214,11 +236,11 @@ class WorkerAuditTrail implements DurableAuditTrail {
     }
   }
 
-  #add(batch: Batch, event: AuditEvent, text: string): void {
+  #add(batch: Batch, event: AuditEvent, text: string, ifRefused = event): void {
     const step = intentStepOf(event);
     if (step !== undefined) {
       batch.steps.push([batch.texts.length, step]);
-      batch.stepEvents.push(event);
+      batch.stepEvents.push(ifRefused);
     }
     if (this.#options.sealed) batch.classes.push(classOf(event.type));
     batch.timesMs.push(this.#options.clock.now());
@@ -316,6 +338,7 @@ class WorkerAuditTrail implements DurableAuditTrail {
         sealingKeys: this.#options.sealingKeys(),
         checkpointEntriesMax,
         checkpointMs,
+        remembered: this.#remembered,
       },
     });
     return worker;
@@ -376,6 +399,9 @@ class WorkerAuditTrail implements DurableAuditTrail {
         return this.#options.onCheckpointFailed(
           new Fault("unavailable", `Cannot sign an audit checkpoint: ${reply.reason}`),
         );
+      case "signed":
+        this.#remembered = { ...this.#remembered, signed: reply.head };
+        return this.#options.onSigned?.(reply.head);
       case "sealing_key_worn":
         return this.#options.onSealingKeyWorn();
       default:
@@ -387,6 +413,7 @@ class WorkerAuditTrail implements DurableAuditTrail {
     const batch = this.#inFlight;
     this.#inFlight = undefined;
     if (reply.kind === "done") {
+      if (reply.reached !== undefined) this.#remembered = { ...this.#remembered, reached: reply.reached };
       this.#interrupted ??= reply.interrupted;
       this.#healthy = true;
       this.#retryDelayMs = RETRY_FIRST_MS;

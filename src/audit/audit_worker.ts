@@ -6,7 +6,9 @@ import type { EventClass } from "./audit_event.ts";
 import type { IntentStep, OpenIntent } from "./open_intents.ts";
 import { SegmentWriter, type SegmentWriterOptions } from "./segment_writer.ts";
 import { reasonOf } from "./segment_files.ts";
+import type { RememberedTrail } from "./trail_end.ts";
 import type { TrailKeys } from "./trail_keys.ts";
+import type { TreeHead } from "./tree_head.ts";
 
 /** How the worker is set up. */
 export interface AuditWorkerOptions extends SegmentWriterOptions {
@@ -14,6 +16,8 @@ export interface AuditWorkerOptions extends SegmentWriterOptions {
   readonly checkpointEntriesMax: number;
   /** A checkpoint is signed at the latest so long after a new entry. */
   readonly checkpointMs: number;
+  /** How long a sealing key that is worn is not told of again; absent: a minute. */
+  readonly wornAgainMs?: number;
 }
 
 /** What the worker is told. `open` comes first; it and `keys` have no answer, each other message has exactly one. */
@@ -45,24 +49,34 @@ export type AuditWorkerReply =
     readonly kind: "done";
     readonly interrupted: readonly OpenIntent[];
     readonly open: readonly (readonly [request: string, seq: number])[];
+    /** What the trail has reached; undefined without an entry. */
+    readonly reached: TreeHead | undefined;
   }
   /** The answer: not done. */
   | { readonly kind: "failed"; readonly reason: string }
   /** Between answers: a checkpoint could not be signed, and will be tried again; told once until one succeeds. */
   | { readonly kind: "checkpoint_failed"; readonly reason: string }
-  /** Between answers: the sealing key has sealed enough. Told once a key. */
+  /** At any time: the newest signed checkpoint, which is durable. */
+  | { readonly kind: "signed"; readonly head: TreeHead }
+  /** Between answers: the sealing key has sealed enough. Told again from time to time until there is another. */
   | { readonly kind: "sealing_key_worn" };
+
+const WORN_AGAIN_MS = 60_000;
 
 let options: AuditWorkerOptions | undefined;
 let writer: SegmentWriter | undefined;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let failureTold = false;
-let wornTold = false;
+let wornTimer: ReturnType<typeof setTimeout> | undefined;
+/** Of the trail, by the writers that came before. */
+let remembered: RememberedTrail = {};
+let toldSize = 0;
 
 self.onmessage = ({ data }: MessageEvent<AuditWorkerRequest>) => {
   switch (data.kind) {
     case "open":
       options = data.options;
+      remembered = options.remembered ?? {};
       return;
     case "keys":
       useKeys(data.keys, data.sealingKeys);
@@ -90,6 +104,7 @@ function answer(request: Extract<AuditWorkerRequest, { kind: "append" | "close" 
         const seq = writer?.openIntent(each);
         return seq === undefined ? [] : [[each, seq] as const];
       }),
+      reached: writer?.remembered.reached,
     };
   } catch (thrown) {
     // Opened anew, and thereby repaired, with the next message.
@@ -102,7 +117,7 @@ function append({ timesMs, texts, classes, steps }: EventBatch): void {
   if (options === undefined) {
     throw new Fault("internal", "Cannot write to the audit trail: it was never opened");
   }
-  writer ??= new SegmentWriter(options);
+  writer ??= new SegmentWriter({ ...options, remembered });
   if (timesMs.length === 0) return writer.probe();
   // Canonical JSON holds no line feed: it is escaped inside strings.
   const lines = texts.split("\n");
@@ -115,7 +130,7 @@ function append({ timesMs, texts, classes, steps }: EventBatch): void {
 
 function useKeys(keys: TrailKeys, sealingKeys: ReadonlyMap<string, Uint8Array>): void {
   if (options === undefined) return;
-  if (keys.sealing?.id !== options.keys.sealing?.id) wornTold = false;
+  if (keys.sealing?.id !== options.keys.sealing?.id) forgetWorn();
   options = { ...options, keys, sealingKeys };
   writer?.useKeys(keys);
   signWhereDue();
@@ -123,10 +138,8 @@ function useKeys(keys: TrailKeys, sealingKeys: ReadonlyMap<string, Uint8Array>):
 
 function signWhereDue(): void {
   if (options === undefined || writer === undefined) return;
-  if (writer.isSealingKeyWorn && !wornTold) {
-    wornTold = true;
-    tell({ kind: "sealing_key_worn" });
-  }
+  tellSigned();
+  tellWorn();
   if (writer.isSignatureOwed || writer.unsigned >= options.checkpointEntriesMax) return sign();
   if (writer.unsigned > 0) timer ??= setTimeout(sign, options.checkpointMs);
 }
@@ -137,12 +150,36 @@ function sign(): void {
   try {
     writer?.sign();
     failureTold = false;
+    tellSigned();
   } catch (thrown) {
     if (!failureTold) tell({ kind: "checkpoint_failed", reason: reasonOf(thrown) });
     failureTold = true;
     // Also without traffic.
     if (options !== undefined) timer = setTimeout(sign, options.checkpointMs);
   }
+}
+
+/** Also of what was signed by an append, at the end of a segment, and of what stood there when the trail was opened. */
+function tellSigned(): void {
+  const head = writer?.remembered.signed;
+  if (head === undefined || head.size === toldSize) return;
+  toldSize = head.size;
+  tell({ kind: "signed", head });
+}
+
+function tellWorn(): void {
+  if (writer?.isSealingKeyWorn !== true || wornTimer !== undefined) return;
+  const { wornAgainMs = WORN_AGAIN_MS } = options ?? {};
+  tell({ kind: "sealing_key_worn" });
+  wornTimer = setTimeout(() => {
+    wornTimer = undefined;
+    tellWorn();
+  }, wornAgainMs);
+}
+
+function forgetWorn(): void {
+  clearTimeout(wornTimer);
+  wornTimer = undefined;
 }
 
 function close(): void {
@@ -155,5 +192,7 @@ function release(): void {
   timer = undefined;
   const open = writer;
   writer = undefined;
+  // A trail that was wiped, put back or replaced since is none to go on with.
+  remembered = { ...remembered, ...open?.remembered };
   open?.close();
 }

@@ -6,6 +6,7 @@ import { Fault } from "../faults/fault.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import { CHAIN_START, type ChainHead } from "./hash_chain.ts";
 import { EMPTY_ROOT, isSha256Hex } from "./merkle_tree.ts";
+import { readSmallFile } from "./read_small_file.ts";
 import { leadsTo, reasonOf, segmentName, segmentNumber, syncDirectory } from "./segment_files.ts";
 
 /** What the trail had reached when the checkpoint was written. */
@@ -61,7 +62,7 @@ export function readCheckpoint(directory: string): Outcome<Checkpoint, "missing"
   for (let attempt = 1;; attempt++) {
     let bytes: Uint8Array;
     try {
-      bytes = Deno.readFileSync(`${directory}/${FILE_NAME}`);
+      bytes = readSmallFile(`${directory}/${FILE_NAME}`, FILE_BYTES);
     } catch (thrown) {
       return no(thrown instanceof Deno.errors.NotFound ? "missing" : "unreadable");
     }
@@ -96,7 +97,7 @@ export class CheckpointFile {
       if (!this.#file.tryLockSync(true)) {
         refuse("another Portcullis runs on this data folder; stop it, or set PORTCULLIS_DATA_DIR");
       }
-      const bytes = Deno.readFileSync(this.#path);
+      const bytes = readFile(this.#path);
       const read = decodeCheckpoint(bytes);
       if (read.ok) {
         this.#checkpoint = read.value;
@@ -128,6 +129,11 @@ export class CheckpointFile {
     this.#checkpoint = checkpoint;
   }
 
+  /** Makes the last one durable. */
+  sync(): void {
+    this.#file.syncDataSync();
+  }
+
   /** @throws Fault `unavailable` when the path no longer leads to the open file */
   requireInPlace(): void {
     if (!leadsTo(this.#path, this.#info, FILE_BYTES)) refuse("the file was deleted or replaced");
@@ -136,7 +142,7 @@ export class CheckpointFile {
   /** Makes the last checkpoint durable and gives the lock back. */
   close(): void {
     try {
-      this.#file.syncDataSync();
+      this.sync();
     } catch {
       // It was never promised to be durable.
     }
@@ -154,6 +160,14 @@ function openFile(path: string, create: boolean): Deno.FsFile {
         : reasonOf(thrown),
       thrown,
     );
+  }
+}
+
+function readFile(path: string): Uint8Array {
+  try {
+    return readSmallFile(path, FILE_BYTES);
+  } catch (thrown) {
+    return refuse(reasonOf(thrown), thrown);
   }
 }
 

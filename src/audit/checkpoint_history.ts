@@ -3,13 +3,14 @@ import { decodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
 import { decodeCheckpoint } from "./checkpoint.ts";
+import { readSmallFile } from "./read_small_file.ts";
 import { readLines, reasonOf } from "./segment_files.ts";
 import { type NoteVerifier, openNote, parseNote, parseVerifierKey } from "./signed_note.ts";
 import { listCheckpointFiles, VERIFIER_KEYS_FILE } from "./signed_checkpoints.ts";
 import { parseTreeHead, type TreeHead } from "./tree_head.ts";
 
-/** Some hundred keys. */
-const KEYS_BYTES_MAX = 65_536;
+/** Some thousand keys. */
+const KEYS_BYTES_MAX = 1024 * 1024;
 
 /** A note of the history and where it stands. */
 export interface HistoryNote {
@@ -34,6 +35,37 @@ export function* readHistory(directory: string): Generator<HistoryNote> {
       yield { file: name, line: ++line, note: noteOf(bytes) };
     }
   }
+}
+
+/** The newest notes of a history, and all vouchers in it; nothing is verified. */
+export interface NewestNotes {
+  /** The newest last; a few. */
+  readonly notes: readonly string[];
+  /** The oldest first. */
+  readonly vouchers: readonly string[];
+}
+
+const NEWEST_MAX = 16;
+
+/**
+ * What a proof is made of. There may be a million notes: to verify all the others would take minutes.
+ *
+ * @throws Fault `unavailable` when it cannot be read
+ */
+export function readNewestNotes(directory: string): NewestNotes {
+  const notes: string[] = [];
+  const vouchers: string[] = [];
+  for (const { note = "" } of readHistory(directory)) {
+    notes.push(note);
+    if (notes.length > NEWEST_MAX) notes.shift();
+    vouchers.push(...vouchersIn(note));
+  }
+  return { notes, vouchers };
+}
+
+/** The vouchers in a note, whoever signed it. */
+export function vouchersIn(note: string): readonly string[] {
+  return note.includes("\nvoucher ") ? treeHeadOf(note)?.vouchers ?? [] : [];
 }
 
 function historyFiles(directory: string): string[] {
@@ -70,21 +102,35 @@ export function parseVerifierKeys(text: string): Outcome<readonly NoteVerifier[]
   return keys.length === 0 ? no("not_verifier_keys") : ok(keys);
 }
 
-/** The keys that stand beside a trail; none when they are missing or unreadable: then nothing is signed by anybody known. */
+/**
+ * The keys that stand beside a trail; none when there is no such file: then nothing is signed by anybody known.
+ *
+ * @throws Fault `unavailable` when it cannot be read or holds something else
+ */
 export function readTrailKeys(directory: string): readonly NoteVerifier[] {
+  let bytes: Uint8Array;
   try {
-    const bytes = Deno.readFileSync(`${directory}/${VERIFIER_KEYS_FILE}`);
-    const text = bytes.length <= KEYS_BYTES_MAX ? decodeUtf8(bytes) : undefined;
-    const keys = text?.ok === true ? parseVerifierKeys(text.value) : undefined;
-    return keys?.ok === true ? keys.value : [];
-  } catch {
-    return [];
+    bytes = readSmallFile(`${directory}/${VERIFIER_KEYS_FILE}`, KEYS_BYTES_MAX);
+  } catch (thrown) {
+    if (thrown instanceof Deno.errors.NotFound) return [];
+    throw new Fault("unavailable", `Cannot read ${VERIFIER_KEYS_FILE}: ${reasonOf(thrown)}`, {
+      cause: thrown,
+    });
   }
+  const text = decodeUtf8(bytes);
+  const keys = text.ok ? parseVerifierKeys(text.value) : text;
+  if (keys.ok) return keys.value;
+  throw new Fault(
+    "unavailable",
+    `Cannot use ${VERIFIER_KEYS_FILE}: it holds something else than verifier keys`,
+  );
 }
 
 /** A checkpoint with a signature of a key that is trusted. */
 export interface SignedHead extends TreeHead {
   readonly note: string;
+  /** Those of the trusted keys that signed it. */
+  readonly signedBy: readonly NoteVerifier[];
 }
 
 /** Opens a checkpoint that one of the keys must have signed. */
@@ -95,7 +141,7 @@ export function openTreeHead(
   const opened = openNote(note, trusted);
   if (!opened.ok) return opened;
   const head = parseTreeHead(opened.value.text);
-  return head.ok ? ok({ ...head.value, note }) : no("malformed");
+  return head.ok ? ok({ ...head.value, note, signedBy: opened.value.signedBy }) : no("malformed");
 }
 
 /** A checkpoint that somebody has kept: what the trail was then. */

@@ -2,12 +2,14 @@
 import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { no, ok, type Outcome } from "../faults/outcome.ts";
-import { openTreeHead, readHistory, readTrailKeys, type SignedHead } from "./checkpoint_history.ts";
+import { openTreeHead, readNewestNotes, readTrailKeys, type SignedHead } from "./checkpoint_history.ts";
 import { type ChainEntry, parseEntry } from "./hash_chain.ts";
+import { followVouchers, openVoucher } from "./key_voucher.ts";
 import { CompactRange, verifyInclusion } from "./merkle_tree.ts";
 import { listSegments, parseHeader, readLines, type SegmentHeader, segmentName } from "./segment_files.ts";
 import type { NoteVerifier } from "./signed_note.ts";
 import { isMistake, TrailWalk } from "./trail_walk.ts";
+import { parseVoucherLines, voucherLines } from "./tree_head.ts";
 
 /** What a proof shows. */
 export interface ProvenEntry {
@@ -36,7 +38,8 @@ export function proveEntry(
   },
 ): string {
   const trusted = readTrailKeys(checkpointDirectory);
-  const head = newestHead(checkpointDirectory, trusted);
+  const { notes, vouchers } = readNewestNotes(checkpointDirectory);
+  const head = newestHead(notes, trusted);
   if (head === undefined || seq < 1 || seq > head.size) {
     throw new Fault(
       "not_found",
@@ -44,7 +47,9 @@ export function proveEntry(
     );
   }
   const { line, hashes } = pathOf(directory, seq, head.size);
-  const extra = encodeUtf8(line).toBase64();
+  // Who has pinned an older key can follow them to the one that signed.
+  const ours = vouchers.filter((voucher) => openVoucher(voucher, trusted) !== undefined);
+  const extra = encodeUtf8(`${line}\n${voucherLines(ours)}`.trimEnd()).toBase64();
   const path = hashes.map((hash) => `${Uint8Array.fromHex(hash).toBase64()}\n`).join("");
   const proof = `${TITLE}\nextra ${extra}\nindex ${seq - 1}\n${path}\n${head.note}`;
   const checked = checkProof(proof, trusted);
@@ -57,7 +62,7 @@ export function proveEntry(
 /**
  * Checks a proof and needs no trail for it.
  *
- * @param trusted who may have signed
+ * @param trusted who may have signed; and so may whom they have named as their successors, where the proof says so
  */
 export function checkProof(
   proof: string,
@@ -65,10 +70,13 @@ export function checkProof(
 ): Outcome<ProvenEntry, "malformed" | "unknown_key" | "forged" | "not_included"> {
   const [text = "", extra = "", index = "", path = ""] = PROOF.exec(proof) ?? [];
   if (text === "") return no("malformed");
-  const head = openTreeHead(proof.slice(text.length), trusted);
+  const content = contentOf(extra);
+  if (content === undefined) return no("malformed");
+  const { entry, vouchers } = content;
+  const known = [...trusted];
+  followVouchers(vouchers, known);
+  const head = openTreeHead(proof.slice(text.length), known);
   if (!head.ok) return head;
-  const entry = entryIn(extra);
-  if (entry === undefined) return no("malformed");
   const { size, root } = head.value;
   const hashes = path.split("\n").slice(0, -1).map((each) => Uint8Array.fromBase64(each).toHex());
   const isIncluded = entry.seq === Number(index) + 1 &&
@@ -76,23 +84,33 @@ export function checkProof(
   return isIncluded ? ok({ entry, head: head.value }) : no("not_included");
 }
 
-function entryIn(extra: string): ChainEntry | undefined {
+/** The entry's line and, behind it, a line for each voucher. */
+function contentOf(
+  extra: string,
+): { readonly entry: ChainEntry; readonly vouchers: readonly string[] } | undefined {
+  let bytes: Uint8Array;
   try {
-    const entry = parseEntry(Uint8Array.fromBase64(extra, { lastChunkHandling: "strict" }));
-    return entry.ok ? entry.value : undefined;
+    bytes = Uint8Array.fromBase64(extra, { lastChunkHandling: "strict" });
   } catch {
-    return undefined; // no base64
+    return undefined;
   }
+  const end = bytes.indexOf(LINE_FEED);
+  const entry = parseEntry(end === -1 ? bytes : bytes.subarray(0, end));
+  const rest = end === -1 ? undefined : decodeUtf8(bytes.subarray(end + 1));
+  if (!entry.ok || rest?.ok === false) return undefined;
+  const vouchers = rest === undefined ? [] : parseVoucherLines(rest.value.split("\n"));
+  return vouchers && { entry: entry.value, vouchers };
 }
 
-function newestHead(directory: string, trusted: readonly NoteVerifier[]): SignedHead | undefined {
-  let newest: SignedHead | undefined;
-  for (const { note = "" } of readHistory(directory)) {
+function newestHead(notes: readonly string[], trusted: readonly NoteVerifier[]): SignedHead | undefined {
+  for (const note of notes.toReversed()) {
     const head = openTreeHead(note, trusted);
-    if (head.ok && head.value.size >= (newest?.size ?? 0)) newest = head.value;
+    if (head.ok) return head.value;
   }
-  return newest;
+  return undefined;
 }
+
+const LINE_FEED = 0x0a;
 
 /** The entry's line, and the hashes beside its way to the root, from the leaf up (RFC 9162 §2.1.3.1). */
 function pathOf(

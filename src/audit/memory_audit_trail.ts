@@ -17,22 +17,24 @@ export function memoryAuditTrail(): MemoryAuditTrail {
   const events: AuditEvent[] = [];
   let failing = false;
   let closed = false;
+  async function recordAll(recorded: readonly AuditEvent[]): Promise<void> {
+    recorded.forEach(eventText); // refuses what the trail on disk refuses
+    await Promise.resolve(); // never durable before the caller's turn is over, like a disk
+    if (closed || failing) {
+      throw new Fault(
+        "unavailable",
+        `Cannot record in the audit trail: ${closed ? "it is closed" : "told to fail"}`,
+      );
+    }
+    events.push(...recorded);
+  }
   return {
     events,
     setFailing(value) {
       failing = value;
     },
-    async record(event) {
-      eventText(event); // refuses what the trail on disk refuses
-      await Promise.resolve(); // never durable before the caller's turn is over, like a disk
-      if (closed || failing) {
-        throw new Fault(
-          "unavailable",
-          `Cannot record in the audit trail: ${closed ? "it is closed" : "told to fail"}`,
-        );
-      }
-      events.push(event);
-    },
+    record: (event) => recordAll([event]),
+    recordAll,
     healthy: () => !failing && !closed,
     close() {
       closed = true;

@@ -2,9 +2,10 @@
 import { decodeBase64url, encodeBase64url } from "../encoding/base64url.ts";
 import type { JsonValue } from "../encoding/canonical_json.ts";
 import { newId } from "../encoding/ids.ts";
-import { Fault } from "../faults/fault.ts";
+import { Fault, toFault } from "../faults/fault.ts";
 import type { ChangeFeed } from "../store/change_feed.ts";
 import type { RecordStore } from "../store/record_store.ts";
+import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import type { KeyRing } from "../vault/key_ring.ts";
 import { sealedTable } from "../vault/sealed_store.ts";
@@ -38,21 +39,43 @@ export interface PayloadKeys {
    * a new one.
    *
    * @returns false when it was changed or destroyed meanwhile
+   * @throws Fault `unavailable` also where it is destroyed and could not be taken out of the files: see `unscrubbed`
    */
   destroy(key: StoredPayloadKey): Promise<boolean>;
+  /**
+   * The id of a key of a subject that is destroyed, and may still stand in the files of the store. It is scrubbed in the background,
+   * also by the next process; `scrub` need not be called for it.
+   */
+  unscrubbed(issuer: string, subject: string): Promise<string | undefined>;
+  /**
+   * Takes all destroyed keys out of the files of the store.
+   *
+   * @throws Fault `unavailable` while somebody else reads them as well
+   */
+  scrub(): Promise<void>;
+  /** What is still to be scrubbed is left to the next process. Never rejects. */
+  close(): Promise<void>;
 }
 
 const TABLE = "payload_keys";
+/** Ids of keys that were deleted and may still be read from the files of the store. */
+const DESTROYED_TABLE = "destroyed_payload_keys";
+const DESTROYED_PAGE = 1000;
+const RETRY_MS = 1000;
+const RETRY_MS_MAX = 60_000;
 const KEY_BYTES = 32;
 const KNOWN_MAX = 10_000;
 
-/** Opens the keys over the store. */
-export function openPayloadKeys({ store, keyRing, feed, trail, clock }: {
+/** Opens the keys over the store. What an earlier process left to be scrubbed is scrubbed from now on. */
+export function openPayloadKeys({ store, keyRing, feed, trail, clock, log, retryMs = RETRY_MS }: {
   readonly store: RecordStore;
   readonly keyRing: Pick<KeyRing, "seal" | "open" | "pseudonym">;
   readonly feed: Pick<ChangeFeed, "follow" | "isCurrent">;
   readonly trail: Pick<AuditTrail, "record">;
   readonly clock: Clock;
+  readonly log: Pick<Log, "write">;
+  /** When it is first tried again to scrub. */
+  readonly retryMs?: number;
 }): PayloadKeys {
   const table = sealedTable(store, keyRing as KeyRing, TABLE);
   /** By pseudonym. */
@@ -91,6 +114,40 @@ export function openPayloadKeys({ store, keyRing, feed, trail, clock }: {
     await table.create(pseudonym, { id, raw, issuer, subject, createdAtMs });
   }
 
+  async function scrub(): Promise<void> {
+    for (;;) {
+      // Looked for first: what is destroyed behind this needs another scrub.
+      const due = await store.list(DESTROYED_TABLE, { limit: DESTROYED_PAGE });
+      if (due.length === 0) return;
+      await store.scrub();
+      await store.write(due.map(({ key }) => ({ table: DESTROYED_TABLE, key, value: undefined })));
+    }
+  }
+
+  let scrubbing = Promise.resolve();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let delayMs = retryMs;
+  let isClosed = false;
+
+  function scrubInBackground(): void {
+    scrubbing = scrubbing.then(scrub).then(() => {
+      delayMs = retryMs;
+    }, scrubLater);
+  }
+  function scrubLater(thrown: unknown): void {
+    if (isClosed || timer !== undefined) return;
+    // Once, until it works.
+    if (delayMs === retryMs) {
+      log.write("warn", "payload.key_not_scrubbed", { reason: toFault(thrown).message });
+    }
+    timer = setTimeout(() => {
+      timer = undefined;
+      scrubInBackground();
+    }, delayMs);
+    delayMs = Math.min(RETRY_MS_MAX, 2 * delayMs);
+  }
+  scrubInBackground();
+
   return {
     async keyOf(issuer, subject) {
       const pseudonym = pseudonymOf(issuer, subject);
@@ -112,13 +169,30 @@ export function openPayloadKeys({ store, keyRing, feed, trail, clock }: {
     },
     async destroy({ id, version }) {
       const pseudonym = id.split(".", 1)[0] ?? "";
-      const isDestroyed = await store.write([
+      const deletion = [
         await table.changeOf(pseudonym, undefined, { expects: version }),
-      ]);
-      // The feed tells this instance only where there are others.
-      forget(pseudonym);
-      if (isDestroyed) await store.scrub();
-      return isDestroyed;
+        { table: DESTROYED_TABLE, key: id, value: new Uint8Array([1]) },
+      ];
+      try {
+        // Forgotten also where only the answer was lost.
+        const isDestroyed = await store.write(deletion).finally(() => forget(pseudonym));
+        if (isDestroyed) await scrub();
+        return isDestroyed;
+      } catch (thrown) {
+        scrubLater(thrown);
+        throw thrown;
+      }
+    },
+    async unscrubbed(issuer, subject) {
+      const ids = `${pseudonymOf(issuer, subject)}.`;
+      const [first] = await store.list(DESTROYED_TABLE, { after: ids, limit: 1 });
+      return first?.key.startsWith(ids) ? first.key : undefined;
+    },
+    scrub,
+    async close() {
+      isClosed = true;
+      clearTimeout(timer);
+      await scrubbing;
     },
   };
 }

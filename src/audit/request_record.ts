@@ -1,5 +1,6 @@
 // Request record: what one request leaves in the audit trail. One verdict a request, and an outcome for each start.
 import type { JsonValue } from "../encoding/canonical_json.ts";
+import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { AuditEvent, InferenceOutcome, InferenceSubject } from "./audit_event.ts";
 import type { AuditTrail } from "./audit_trail.ts";
 import { clientAgent } from "./client_agent.ts";
@@ -199,32 +200,46 @@ export class RequestRecord {
 
   /** @param output what was answered, where that is kept */
   async inferenceFinished(outcome: InferenceOutcome, output?: SealedPayload): Promise<void> {
-    await this.#recordWith(output, { type: "inference.finished", ...this.#requester(), ...outcome });
+    const event = { type: "inference.finished", ...this.#requester(), ...outcome } as const;
+    await this.#recordWith(output, event, { ...event, outcome: FAULT_TABLE.unavailable.code });
   }
 
-  /** An event and the payload that belongs to it: the last pieces go in one batch with the event, and none comes after it. */
-  async #recordWith(payload: SealedPayload | undefined, event: AuditEvent): Promise<void> {
+  /**
+   * An event and the payload that belongs to it: the last pieces go in one batch with the event, and none comes after it.
+   *
+   * @param ifRefused what stands in place of an outcome whose payload could not be recorded: it did not leave as it was to
+   */
+  async #recordWith(
+    payload: SealedPayload | undefined,
+    event: AuditEvent,
+    ifRefused?: AuditEvent,
+  ): Promise<void> {
     if (payload === undefined) return await this.#trail.record(event);
-    const { model, part, key, cut, pieces } = payload;
-    let together: Promise<void>[] = [];
-    for (const [piece, sealed] of pieces.entries()) {
-      if (together.length === PIECES_AT_ONCE_MAX) {
-        await Promise.all(together);
-        together = [];
+    const events = this.#piecesOf(payload);
+    while (events.length > PIECES_AT_ONCE_MAX) {
+      try {
+        await this.#trail.recordAll(events.splice(0, PIECES_AT_ONCE_MAX));
+      } catch (thrown) {
+        // Where this is refused as well, the trail owes it to the intent.
+        if (ifRefused !== undefined) await this.#trail.record(ifRefused).catch(() => {});
+        throw thrown;
       }
-      together.push(this.#trail.record({
-        type: "inference.payload",
-        ...this.#requester(),
-        model,
-        part,
-        piece,
-        pieces: pieces.length,
-        cut,
-        key,
-        sealed,
-      }));
     }
-    await Promise.all([...together, this.#trail.record(event)]);
+    await this.#trail.recordAll([...events, event], ifRefused);
+  }
+
+  #piecesOf({ model, part, key, cut, pieces }: SealedPayload): AuditEvent[] {
+    return pieces.map((sealed, piece) => ({
+      type: "inference.payload",
+      ...this.#requester(),
+      model,
+      part,
+      piece,
+      pieces: pieces.length,
+      cut,
+      key,
+      sealed,
+    }));
   }
 
   #agent(): string | null {

@@ -4,7 +4,6 @@ import type { Log } from "../telemetry/log.ts";
 import type { Clock } from "../time/clock.ts";
 import type { AuditTrail } from "./audit_trail.ts";
 import { readCheckpoint } from "./checkpoint.ts";
-import { readTrailKeys } from "./checkpoint_history.ts";
 import type { RetentionReply, RetentionRequest } from "./retention_worker.ts";
 import { listSegments, readLines, reasonOf, segmentName, segmentNumber } from "./segment_files.ts";
 import { stubText } from "./segment_stub.ts";
@@ -108,7 +107,7 @@ async function takeOutDue(options: RetentionOptions, worker: RetentionWorker, no
   for (; reply.kind === "due"; reply = await worker.ask({ kind: "next" })) {
     const { segment: due } = reply;
     if (due.ok) {
-      await takeOut(options, worker, due.thinning);
+      if (!await takeOut(options, worker, due.thinning)) continue;
       segments++;
       entries += due.thinning.removed;
     } else {
@@ -119,19 +118,28 @@ async function takeOutDue(options: RetentionOptions, worker: RetentionWorker, no
   if (segments > 0) log.write("info", "audit.thinned", { segments, entries });
 }
 
+const FORMER_WORDS = {
+  malformed: "their stub is none",
+  unknown_key: "no key of ours has signed their stub",
+  forged: "their stub's signature is wrong",
+} as const;
+
+/** Whether it was taken out. */
 async function takeOut(
-  { keys, trail, clock, checkpointDirectory, log }: RetentionOptions,
+  { keys, trail, clock, log }: RetentionOptions,
   worker: RetentionWorker,
   { facts, removed, formerNote }: Thinning,
-): Promise<void> {
+): Promise<boolean> {
   const { name, signing, older } = keys();
   if (formerNote !== undefined) {
     const trusted = [signing, ...older].map(({ publicKey }) => ({ name, publicKey }));
-    const former = openNote(formerNote, [...trusted, ...readTrailKeys(checkpointDirectory)]);
+    const former = openNote(formerNote, trusted);
     if (!former.ok) {
-      // Whoever took those entries out must not be covered by a stub of ours.
-      const reason = `the stub of what was taken out before is ${former.reason}`;
-      return log.write("error", "audit.retention_failed", { segment: facts.segment, reason });
+      // Whoever took those entries out must not be covered by a stub of ours. Only the store knows our keys: what is published
+      // beside the trail can be anybody's.
+      const reason = `entries were taken out before, and ${FORMER_WORDS[former.reason]}: verify the trail`;
+      log.write("error", "audit.retention_failed", { segment: facts.segment, reason });
+      return false;
     }
   }
   const { segment, first, last, classes } = facts;
@@ -140,6 +148,7 @@ async function takeOut(
   const note = signNote(text, [noteSigner(name, signing.pkcs8)]);
   const done = await worker.ask({ kind: "commit", facts, note });
   if (done.kind === "failed") throw new Fault("unavailable", done.reason);
+  return true;
 }
 
 /** The worker and its answers, one question at a time. */

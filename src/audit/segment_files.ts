@@ -136,6 +136,14 @@ export interface SegmentHeader {
   readonly time: string;
 }
 
+/** The header of a segment; undefined where its first line is none. Nothing of what it says is checked. */
+export function headerOf(directory: string, number: number): SegmentHeader | undefined {
+  using file = Deno.openSync(`${directory}/${segmentName(number)}`, { read: true });
+  const line = readLines(file).next();
+  const header = line.done === true ? undefined : parseHeader(line.value.bytes);
+  return header?.ok === true ? header.value : undefined;
+}
+
 /** The format of the trail that this version writes. */
 export const TRAIL_FORMAT = 2;
 

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { decodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import type { EventClass } from "./audit_event.ts";
+import { readSmallFile } from "./read_small_file.ts";
 import { reasonOf, segmentName } from "./segment_files.ts";
 
 /** What a stub says of its segment. Hashes are SHA-256 in lower-case hexadecimal. */
@@ -162,17 +163,15 @@ export function readStub(directory: string, number: number): Stub | undefined {
   const name = stubName(number);
   let bytes: Uint8Array;
   try {
-    bytes = Deno.readFileSync(`${directory}/${name}`);
+    bytes = readSmallFile(`${directory}/${name}`, BYTES_MAX);
   } catch (thrown) {
     if (thrown instanceof Deno.errors.NotFound) return undefined;
     throw new Fault("unavailable", `Cannot read ${name}: ${reasonOf(thrown)}`, { cause: thrown });
   }
-  const note = bytes.length <= BYTES_MAX ? decodeUtf8(bytes) : undefined;
+  const note = decodeUtf8(bytes);
   // The text of a signed note ends before the last empty line (C2SP signed-note).
-  const facts = note?.ok === true
-    ? parseStubText(note.value.slice(0, note.value.lastIndexOf("\n\n") + 1))
-    : undefined;
-  if (note?.ok !== true || facts?.segment !== number) {
+  const facts = note.ok ? parseStubText(note.value.slice(0, note.value.lastIndexOf("\n\n") + 1)) : undefined;
+  if (!note.ok || facts?.segment !== number) {
     throw new Fault("unavailable", `Cannot read ${name}: it is no stub of this segment`);
   }
   return { ...facts, note: note.value };

@@ -16,8 +16,9 @@ import {
   syncDirectory,
 } from "./segment_files.ts";
 import { SignedCheckpoints } from "./signed_checkpoints.ts";
-import { findTrailEnd, refuseOlderFormat } from "./trail_end.ts";
+import { findTrailEnd, refuseLostTrail, refuseOlderFormat, type RememberedTrail } from "./trail_end.ts";
 import type { TrailKeys } from "./trail_keys.ts";
+import type { TreeHead } from "./tree_head.ts";
 
 /** Where the trail lies, how large its files grow, and with what it is signed and sealed. */
 export interface SegmentWriterOptions {
@@ -32,6 +33,8 @@ export interface SegmentWriterOptions {
   readonly sealed: boolean;
   /** All raw sealing keys by their ids: they tell which intents of a sealed trail are open. */
   readonly sealingKeys: ReadonlyMap<string, Uint8Array>;
+  /** What the trail must have reached; absent: nothing is known of it. */
+  readonly remembered?: RememberedTrail;
   /** Events that one key may seal, as this writer counts them; absent: as many as are safe. */
   readonly sealedEventsMax?: number;
 }
@@ -66,6 +69,8 @@ export class SegmentWriter {
   /** UTC day of the segment's header; undefined where it has none yet: it comes with the first entry, in the same write. */
   #day: string | undefined;
   #head: ChainHead;
+  /** Of the entries up to the head. */
+  #root: string;
   /** Of the last entry; ISO 8601. */
   #time: string;
   #range: CompactRange;
@@ -79,17 +84,19 @@ export class SegmentWriter {
 
   /**
    * Opens the trail behind its last whole entry. A torn tail, as a crash leaves it (half a line, a line without its
-   * line feed, zero bytes), is cut off: it was never acknowledged. Entries are checked from the checkpoint's segment
-   * on; older segments are `verifyChain`'s matter.
+   * line feed, zero bytes), is cut off: it was never acknowledged. Entries are checked from the segment on that holds the
+   * oldest of what they must reach: the checkpoint, the newest signed one, what is remembered. Older segments are
+   * `verifyChain`'s matter.
    *
    * @throws Fault `unavailable` when anything else is wrong; nothing has been changed then
    */
   constructor(options: SegmentWriterOptions) {
     this.#options = options;
     this.#keys = options.keys;
-    const { directory, checkpointDirectory, sealingKeys } = options;
+    const { directory, checkpointDirectory, sealingKeys, remembered = {} } = options;
     const present = listSegments(directory);
     refuseOlderFormat(directory, present);
+    if (present.length === 0) refuseLostTrail(remembered);
     this.#checkpoint = new CheckpointFile(checkpointDirectory, present.length === 0);
     try {
       this.#signed = new SignedCheckpoints(checkpointDirectory, options.keys);
@@ -97,6 +104,8 @@ export class SegmentWriter {
       const end = findTrailEnd(directory, listSegments(directory), {
         checkpoint: this.#checkpoint.checkpoint,
         signed: this.#signed.last,
+        isSignedByUs: this.#signed.isOurs,
+        remembered,
         sealingKeys,
       });
       this.#origin = end.origin ?? newOrigin(options.keys);
@@ -106,6 +115,7 @@ export class SegmentWriter {
       this.#head = end.head;
       this.#time = end.time ?? "";
       this.#range = end.range;
+      this.#root = end.range.root();
       this.#open = new Map([...end.open].map(([request, { seq }]) => [request, seq]));
       this.#interrupted = [...end.open.values()];
       this.#signatureOwed = this.#signed.last === undefined || this.#signed.isHandoverDue;
@@ -134,6 +144,16 @@ export class SegmentWriter {
   /** The last durable entry. */
   get head(): ChainHead {
     return this.#head;
+  }
+
+  /** What the next writer of this trail must find. */
+  get remembered(): RememberedTrail {
+    const reached = this.#treeHead();
+    const { origin, size, root } = this.#signed.last ?? {};
+    const signed = origin === undefined || size === undefined || root === undefined || !this.#signed.isOurs
+      ? undefined
+      : { origin, size, root };
+    return { ...reached.size === 0 ? {} : { reached }, ...signed === undefined ? {} : { signed } };
   }
 
   /** Entries that no signed checkpoint has seen. */
@@ -195,6 +215,7 @@ export class SegmentWriter {
       this.#step(events);
       this.#head = head;
       this.#range = range;
+      this.#root = range.root();
       this.#time = time;
       this.#writeCheckpoint();
     });
@@ -223,8 +244,7 @@ export class SegmentWriter {
     if (this.unsigned === 0 && !this.#signed.isHandoverDue) return;
     this.#signatureOwed = true;
     try {
-      const head = { origin: this.#origin, size: this.#head.seq, root: this.#range.root() };
-      this.#signed.sign(head, this.#time);
+      this.#signed.sign(this.#treeHead(), this.#time);
     } catch (thrown) {
       throw asFault("write a signed audit checkpoint", thrown);
     }
@@ -290,9 +310,12 @@ export class SegmentWriter {
     });
   }
 
+  #treeHead(): TreeHead {
+    return { origin: this.#origin, size: this.#head.seq, root: this.#root };
+  }
+
   #writeCheckpoint(): void {
-    const root = this.#range.root();
-    this.#checkpoint.write({ ...this.#head, root, segment: segmentName(this.#number) });
+    this.#checkpoint.write({ ...this.#head, root: this.#root, segment: segmentName(this.#number) });
   }
 
   #path(): string {
@@ -348,6 +371,8 @@ export class SegmentWriter {
     } catch {
       // It is owed, and tried again behind this batch.
     }
+    // Or a power cut could put it back into a segment that retention has thinned by then.
+    this.#checkpoint.sync();
     this.#number++;
     const next = Deno.openSync(this.#path(), { read: true, append: true, createNew: true, mode: 0o600 });
     this.#file.close();

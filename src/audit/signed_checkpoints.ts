@@ -4,11 +4,12 @@ import { decodeUtf8, encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { reasonOf, syncDirectory } from "./segment_files.ts";
 import {
-  formatVerifierKey,
+  formatVerifierKeys,
   keyHash,
   type NoteSignature,
-  type NoteSigner,
   noteSigner,
+  type NoteVerifier,
+  openNote,
   parseNote,
   signNote,
 } from "./signed_note.ts";
@@ -19,14 +20,23 @@ import { formatTreeHead, parseTreeHead, type TreeHead } from "./tree_head.ts";
 export const VERIFIER_KEYS_FILE = "trail.vkey";
 
 const FILE_NAME = /^checkpoints-\d{4}-\d\d\.jsonl$/;
-/** A note with two signatures and a key is shorter than 1 KiB. */
-const TAIL_BYTES = 16 * 1024;
+/** A note is shorter than 1 KiB, but for one with vouchers: 500 bytes each. */
+const TAIL_BYTES = 64 * 1024;
+/** Changes of the key between two checkpoints of a trail. */
+const VOUCHERS_MAX = 100;
 const LINE_FEED = 0x0a;
 
-/** The names of the files with signed checkpoints in a directory, the oldest first: tree sizes grow from line to line and file to file. */
+/**
+ * The names of the files with signed checkpoints in a directory, the oldest first: tree sizes grow from line to line and file to file.
+ *
+ * @throws Fault `unavailable` when one is no regular file · Error when the directory cannot be read
+ */
 export function listCheckpointFiles(directory: string): string[] {
-  return [...Deno.readDirSync(directory)].filter(({ name, isFile }) => isFile && FILE_NAME.test(name))
-    .map(({ name }) => name).sort();
+  const files = [...Deno.readDirSync(directory)].filter(({ name }) => FILE_NAME.test(name));
+  const other = files.find(({ isFile }) => !isFile);
+  // Passed over, it would hide what it stands for; a link could lead anywhere.
+  if (other !== undefined) throw new Fault("unavailable", `Cannot use ${other.name}: it is no regular file`);
+  return files.map(({ name }) => name).sort();
 }
 
 /** Signs the checkpoints of one trail. */
@@ -34,26 +44,27 @@ export class SignedCheckpoints {
   readonly #directory: string;
   #file: string | undefined;
   #last: TreeHead | undefined;
+  #isOurs = false;
   /** Whose signatures stand under the last one. */
   #lastSignatures: readonly NoteSignature[] = [];
-  #signer: NoteSigner;
-  #older: readonly NoteSigner[];
+  #keys: TrailKeys;
   #published = "";
 
   /**
    * Reads the newest signed checkpoint; changes nothing.
    *
-   * @throws Fault `unavailable` when it is damaged · when the directory cannot be read
+   * @throws Fault `unavailable` when it is damaged or its signature is wrong · when the directory cannot be read
    */
   constructor(directory: string, keys: TrailKeys) {
     this.#directory = directory;
-    [this.#signer, this.#older] = signersOf(keys);
+    this.#keys = keys;
     try {
       for (const name of listCheckpointFiles(directory).reverse()) {
         this.#file ??= name;
         const { line } = readTail(`${directory}/${name}`);
         if (line === undefined) continue; // nothing but a torn write
         this.#take(line);
+        this.#isOurs = this.#verify(line);
         break;
       }
     } catch (thrown) {
@@ -69,39 +80,51 @@ export class SignedCheckpoints {
     return this.#last;
   }
 
+  /** Whether a key of this installation has signed the newest one: what anybody can have written vouches for nothing. */
+  get isOurs(): boolean {
+    return this.#isOurs;
+  }
+
   /** Whether the newest one was signed by a key that signs no more. */
   get isHandoverDue(): boolean {
-    return this.#last !== undefined && !this.#lastSignatures.some((line) => isBy(line, this.#signer));
+    return this.#last !== undefined && !this.#isLastBy(this.#keys.signing);
   }
 
   /** From now on these sign. */
   useKeys(keys: TrailKeys): void {
-    [this.#signer, this.#older] = signersOf(keys);
+    this.#keys = keys;
   }
 
   /**
-   * Signs a tree head; it is durable when this returns. Where the key has changed since the last one, the key before signs as
-   * well and names the new one, so that whoever trusts that key may trust this one.
+   * Signs a tree head; it is durable when this returns. Where the key has changed since the last one, the vouchers of the keys
+   * between stand in it, so that whoever trusts the key before may trust this one.
    *
    * @param time ISO 8601, of the tree's last entry: by its month the file is called
    * @throws Error when it cannot be written
    */
   sign(head: TreeHead, time: string): void {
-    const before = this.isHandoverDue
-      ? this.#older.find((key) => this.#lastSignatures.some((line) => isBy(line, key)))
-      : undefined;
-    const signed = before === undefined ? head : { ...head, nextKey: formatVerifierKey(this.#signer) };
-    const note = signNote(
-      formatTreeHead(signed),
-      before === undefined ? [this.#signer] : [before, this.#signer],
-    );
-    this.#publishKey();
+    const signer = noteSigner(this.#keys.name, this.#keys.signing.pkcs8);
+    const note = signNote(formatTreeHead({ ...head, vouchers: this.#vouchers() }), [signer]);
+    this.#publishKeys();
     const name = `checkpoints-${time.slice(0, 7)}.jsonl`;
     // Never into an older file, whatever the clock did.
     const file = this.#file === undefined || name > this.#file ? name : this.#file;
-    append(this.#directory, file, `${canonicalJson(note)}\n`, file !== this.#file);
+    append(this.#directory, file, `${canonicalJson(note)}\n`);
     this.#file = file;
     this.#take(note);
+    this.#isOurs = true;
+  }
+
+  #verify(note: string): boolean {
+    const { name, signing, older } = this.#keys;
+    const opened = openNote(note, [signing, ...older].map(({ publicKey }) => ({ name, publicKey })));
+    if (!opened.ok && opened.reason === "forged") {
+      throw new Fault(
+        "unavailable",
+        "Cannot use the signed audit checkpoints: the last one's signature is wrong",
+      );
+    }
+    return opened.ok;
   }
 
   #take(note: string): void {
@@ -114,32 +137,39 @@ export class SignedCheckpoints {
     this.#lastSignatures = parsed.value.signatures;
   }
 
-  /** Before its first signature. */
-  #publishKey(): void {
-    const line = formatVerifierKey(this.#signer);
-    if (this.#published === line) return;
+  /** From the key that signed last, or from the first one of all, to the present one; the oldest first. */
+  #vouchers(): readonly string[] {
+    const { signing, older } = this.#keys;
+    if (this.#isLastBy(signing)) return [];
+    const last = this.#last === undefined ? older.length - 1 : older.findIndex((key) => this.#isLastBy(key));
+    return older.slice(0, last + 1).slice(0, VOUCHERS_MAX).map(({ voucher }) => voucher).reverse();
+  }
+
+  #isLastBy({ publicKey }: Pick<NoteVerifier, "publicKey">): boolean {
+    const hash = keyHash({ name: this.#keys.name, publicKey }).toHex();
+    return this.#lastSignatures.some(({ name, keyHash: hint }) =>
+      name === this.#keys.name && hint.toHex() === hash
+    );
+  }
+
+  /** Before their first signature. What stands in the file is not asked: whoever can write there can put any key in it. */
+  #publishKeys(): void {
+    const { name, signing, older } = this.#keys;
+    const text = formatVerifierKeys(
+      [...older.toReversed(), signing].map(({ publicKey }) => ({ name, publicKey })),
+    );
+    if (this.#published === text) return;
     const path = `${this.#directory}/${VERIFIER_KEYS_FILE}`;
-    const present = readText(path);
-    if (!present.split("\n").includes(line)) {
-      using file = Deno.openSync(`${path}.new`, { write: true, create: true, truncate: true, mode: 0o600 });
-      writeAll(file, `${present}${line}\n`);
-      file.syncSync();
-      Deno.renameSync(`${path}.new`, path);
-      syncDirectory(this.#directory);
-    }
-    this.#published = line;
+    using file = Deno.openSync(`${path}.new`, { write: true, create: true, truncate: true, mode: 0o600 });
+    writeAll(file, text);
+    file.syncSync();
+    Deno.renameSync(`${path}.new`, path);
+    syncDirectory(this.#directory);
+    this.#published = text;
   }
 }
 
-function signersOf({ name, signing, older }: TrailKeys): [NoteSigner, readonly NoteSigner[]] {
-  return [noteSigner(name, signing.pkcs8), older.map(({ pkcs8 }) => noteSigner(name, pkcs8))];
-}
-
-function isBy(line: NoteSignature, key: NoteSigner): boolean {
-  return line.name === key.name && line.keyHash.toHex() === keyHash(key).toHex();
-}
-
-/** The last whole line of a file, and how many bytes are whole lines. */
+/** The last whole line of a file, and how many bytes are whole lines. One with zero bytes is what a power cut has left of one. */
 function readTail(path: string): { readonly line: string | undefined; readonly size: number } {
   using file = Deno.openSync(path, { read: true });
   const { size } = file.statSync();
@@ -147,12 +177,15 @@ function readTail(path: string): { readonly line: string | undefined; readonly s
   file.seekSync(start, Deno.SeekMode.Start);
   const bytes = new Uint8Array(size - start);
   for (let read = 0; read < bytes.length;) read += file.readSync(bytes.subarray(read)) ?? bytes.length;
-  const end = bytes.lastIndexOf(LINE_FEED);
+  let end = bytes.lastIndexOf(LINE_FEED);
+  if (end !== -1 && lastLine(bytes, end).includes(0)) {
+    end = end === 0 ? -1 : bytes.lastIndexOf(LINE_FEED, end - 1);
+  }
   if (end === -1) {
     if (start > 0) throw new Error(`${path} ends with no line`);
     return { line: undefined, size: 0 };
   }
-  const text = decodeUtf8(bytes.subarray(bytes.lastIndexOf(LINE_FEED, end - 1) + 1, end));
+  const text = decodeUtf8(lastLine(bytes, end));
   let line: unknown;
   try {
     line = text.ok ? JSON.parse(text.value) : undefined;
@@ -162,9 +195,16 @@ function readTail(path: string): { readonly line: string | undefined; readonly s
   return { line: typeof line === "string" ? line : "", size: start + end + 1 };
 }
 
+/** The line that ends with the line feed at `end`, without it. */
+function lastLine(bytes: Uint8Array, end: number): Uint8Array {
+  return bytes.subarray(end === 0 ? 0 : bytes.lastIndexOf(LINE_FEED, end - 1) + 1, end);
+}
+
 /** Appends a line behind the last whole one, and makes it durable. */
-function append(directory: string, name: string, line: string, isNew: boolean): void {
+function append(directory: string, name: string, line: string): void {
   const path = `${directory}/${name}`;
+  // Also where somebody has deleted it meanwhile.
+  const isNew = !exists(path);
   using file = Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
   // Half a line, as a crash or a full disk leaves it.
   const { size } = readTail(path);
@@ -175,16 +215,17 @@ function append(directory: string, name: string, line: string, isNew: boolean): 
   if (isNew) syncDirectory(directory);
 }
 
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (thrown) {
+    if (thrown instanceof Deno.errors.NotFound) return false;
+    throw thrown;
+  }
+}
+
 function writeAll(file: Deno.FsFile, text: string): void {
   const bytes = encodeUtf8(text);
   for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
-}
-
-function readText(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (thrown) {
-    if (thrown instanceof Deno.errors.NotFound) return "";
-    throw thrown;
-  }
 }

@@ -72,6 +72,11 @@ export function formatVerifierKey(key: NoteVerifier): string {
   return `${key.name}+${keyHash(key).toHex()}+${Uint8Array.of(ED25519, ...key.publicKey).toBase64()}`;
 }
 
+/** Verifiers' keys as they are published: one a line. */
+export function formatVerifierKeys(keys: readonly NoteVerifier[]): string {
+  return keys.map((key) => `${formatVerifierKey(key)}\n`).join("");
+}
+
 /** The verifier's key in a text; refused where its hash is not the key's. */
 export function parseVerifierKey(text: string): Outcome<NoteVerifier, "not_a_verifier_key"> {
   const [, name = "", hashed = "", encoded = ""] = VERIFIER_KEY.exec(text) ?? [];

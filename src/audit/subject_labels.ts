@@ -5,7 +5,7 @@ import type { JsonValue } from "../encoding/canonical_json.ts";
 export interface SubjectLabels {
   /** The label of an identity. */
   subject(issuer: string, subject: string): string;
-  /** A value of an event, with the label in place of each id of an account of this server. */
+  /** A value of an event, with the label in place of each id of an account of this server, in names of members as well. */
   within<Value extends JsonValue>(value: Value): Value;
 }
 
@@ -15,7 +15,7 @@ export const PLAIN_SUBJECTS: SubjectLabels = {
   within: (value) => value,
 };
 
-const ACCOUNT_IDS = /\b(?:usr|cli)_[0-9a-hjkmnp-tv-z]{26}(?![0-9A-Za-z])/g;
+const ACCOUNT_IDS = /(?<![0-9A-Za-z])(?:usr|cli)_[0-9a-hjkmnp-tv-z]{26}(?![0-9A-Za-z])/g;
 /** The same few come at every request. */
 const KNOWN_MAX = 10_000;
 
@@ -43,11 +43,15 @@ export function pseudonymousSubjects(pseudonym: (text: string) => string, ownIss
     }
     return label;
   }
+  const labelledText = (text: string): string =>
+    text.replace(ACCOUNT_IDS, (id) => subjectLabel(ownIssuer, id));
   function labelled(value: JsonValue): JsonValue {
-    if (typeof value === "string") return value.replace(ACCOUNT_IDS, (id) => subjectLabel(ownIssuer, id));
+    if (typeof value === "string") return labelledText(value);
     if (typeof value !== "object" || value === null) return value;
     if (Array.isArray(value)) return value.map(labelled);
-    return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, labelled(member)]));
+    return Object.fromEntries(
+      Object.entries(value).map(([name, member]) => [labelledText(name), labelled(member)]),
+    );
   }
   return {
     subject: subjectLabel,

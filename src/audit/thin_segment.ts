@@ -53,7 +53,11 @@ export function prepareThinning(
   using file = Deno.openSync(path, { read: true });
   const header = readHeader(file, segment);
   // No entry is of a later day than the header, but for those of one batch: the header tells cheaply what cannot be due.
-  const due = CLASSES.filter((each) => endOfDay(header.time) <= horizon[each]);
+  const old = CLASSES.filter((each) => startOfDay(header.time) + DAY_MS <= horizon[each]);
+  if (old.length === 0) return undefined;
+  const next = nextHeader(directory, segment + 1);
+  // A clock that stood at 1970 does not make entries old: the segment behind tells when it had been put right.
+  const due = old.filter((each) => startOfDay(next.time) <= horizon[each]);
   const former = readStub(directory, segment);
   const isThinned = former?.file !== undefined && former.file.bytes === file.statSync().size;
   const isDone = isThinned && due.every((each) => former.classes.includes(each));
@@ -66,7 +70,7 @@ export function prepareThinning(
     return due.includes(eventClass) && Date.parse(entry.time) <= horizon[eventClass];
   });
   const { walk, removed, removedBefore, kept } = copy;
-  requireNext(directory, segment + 1, walk);
+  requireNext(next, walk);
   const replaced = digestOf(file);
   if (removedBefore > 0) requireStub(former, walk, replaced);
   const isEmpty = removed + removedBefore === walk.head.seq - header.seq;
@@ -243,13 +247,16 @@ function classOfEntry({ event }: ChainEntry): EventClass {
   return isSealed(event) ? event.class : classOf(String(event.type));
 }
 
-/** Whoever goes on behind the segment must have seen the same entries. */
-function requireNext(directory: string, segment: number, { head, range }: TrailWalk): void {
+function nextHeader(directory: string, segment: number): SegmentHeader {
   using file = Deno.openSync(pathOf(directory, segment), { read: true });
-  const next = readHeader(file, segment);
+  return readHeader(file, segment);
+}
+
+/** Whoever goes on behind the segment must have seen the same entries. */
+function requireNext(next: SegmentHeader, { head, range }: TrailWalk): void {
   const isNext = next.seq === head.seq && next.previous === head.hash &&
     next.range.join() === range.hashes.join();
-  if (!isNext) throw damaged(segment, "its header does not continue the segment before it");
+  if (!isNext) throw damaged(next.segment, "its header does not continue the segment before it");
 }
 
 /** What was taken out before was taken out by a stub, or by somebody else. */
@@ -272,8 +279,8 @@ function readHeader(file: Deno.FsFile, segment: number): SegmentHeader {
   return header.value;
 }
 
-function endOfDay(time: string): number {
-  return Date.parse(`${time.slice(0, 10)}T00:00:00.000Z`) + DAY_MS;
+function startOfDay(time: string): number {
+  return Date.parse(`${time.slice(0, 10)}T00:00:00.000Z`);
 }
 
 function pathOf(directory: string, segment: number): string {

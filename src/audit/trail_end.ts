@@ -1,16 +1,20 @@
-// Trail end: finds where a trail goes on, checking all of it from the checkpoint's segment on. Changes nothing.
+// Trail end: finds where a trail goes on, checking all of it from the oldest checkpoint that it must reach. Changes nothing.
 import { Fault } from "../faults/fault.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { CHAIN_START, type ChainEntry, type ChainHead, checkLink, parseEntry } from "./hash_chain.ts";
 import { CompactRange } from "./merkle_tree.ts";
 import { intentStepOf, type OpenIntent } from "./open_intents.ts";
+import { isRemovedLine, parseRemovedLine } from "./removed_line.ts";
 import { isSealed, openEvent } from "./sealed_event.ts";
 import {
   type HeaderMistake,
+  headerOf,
+  type Line,
   parseHeader,
   readLines,
   type SegmentHeader,
   segmentName,
+  segmentNumber,
 } from "./segment_files.ts";
 import { readStub } from "./segment_stub.ts";
 import type { TreeHead } from "./tree_head.ts";
@@ -33,14 +37,44 @@ export interface TrailEnd {
   readonly open: ReadonlyMap<string, OpenIntent>;
 }
 
+/** What is remembered of a trail outside its folders: whoever can write there cannot take it back. */
+export interface RememberedTrail {
+  /** What this process has acknowledged last. */
+  readonly reached?: TreeHead;
+  /** The newest signed checkpoint that was durable. */
+  readonly signed?: TreeHead;
+}
+
 /** What is known of a trail besides its segments. */
 export interface TrailWitnesses {
   readonly checkpoint: Checkpoint;
-  /** The newest signed checkpoint. */
+  /** The newest signed checkpoint that stands beside the trail. */
   readonly signed: TreeHead | undefined;
+  /** Whether a key of this installation has signed it. */
+  readonly isSignedByUs: boolean;
+  readonly remembered: RememberedTrail;
   /** Raw sealing keys by their ids. */
   readonly sealingKeys: ReadonlyMap<string, Uint8Array>;
 }
+
+/** A state that the trail must have gone through. */
+interface Witness extends Omit<TreeHead, "origin"> {
+  /** Undefined where it does not say. */
+  readonly origin: string | undefined;
+  /** Undefined where the root alone says it. */
+  readonly hash: string | undefined;
+  /** Who says so. */
+  readonly words: string;
+  /** Whether whoever can write the folders could not have made it up. */
+  readonly isVouched: boolean;
+}
+
+/** Entries that can have been acknowledged before the first checkpoint is signed, which is behind the first batch. */
+const UNSIGNED_MAX = 10_000;
+
+const LOST =
+  "put the newest audit and audit-checkpoint back; where they are lost, keep what is left of them outside of the data folder, and " +
+  "start once with PORTCULLIS_AUDIT_LOST_TRAIL=begin: a new trail begins";
 
 const OLDER_FORMAT =
   "it is of the format before version 2: verify it with the version that wrote it, then move " +
@@ -67,6 +101,17 @@ function isMistaken(line: Uint8Array, mistake: HeaderMistake): boolean {
 }
 
 /**
+ * Refuses to begin a trail where one is remembered.
+ *
+ * @throws Fault `unavailable`
+ */
+export function refuseLostTrail({ reached, signed }: RememberedTrail): void {
+  const known = reached ?? signed;
+  if (known === undefined) return;
+  refuse(`there is none, and the server remembers one of ${known.size} entries (${known.origin}): ${LOST}`);
+}
+
+/**
  * Finds the last whole entry and what all before it amounts to.
  *
  * @param numbers of the segments, ascending
@@ -77,26 +122,54 @@ export function findTrailEnd(
   numbers: readonly number[],
   witnesses: TrailWitnesses,
 ): TrailEnd {
-  const { checkpoint, signed } = witnesses;
+  const { checkpoint, signed, isSignedByUs, remembered, sealingKeys } = witnesses;
   requireAll(directory, numbers);
-  const first = checkpoint.seq === 0
-    ? 1
-    : numbers.find((number) => segmentName(number) === checkpoint.segment);
-  if (first === undefined) refuse(`${checkpoint.segment}, which holds the checkpoint's entry, is missing`);
-
-  const reading = new Reading(directory, numbers, witnesses);
+  if (checkpoint.seq > 0 && (segmentNumber(checkpoint.segment) ?? 0) > (numbers.at(-1) ?? 0)) {
+    refuse(`${checkpoint.segment}, which holds the checkpoint's entry, is missing`);
+  }
+  const all = witnessesOf(witnesses);
+  const reading = new Reading(directory, numbers, all, sealingKeys);
+  const first = firstToRead(directory, numbers, Math.min(...all.map(({ size }) => size)));
   for (const number of numbers.filter((each) => each >= first)) reading.readSegment(number);
   const end = reading.end();
-  if (end.head.seq < checkpoint.seq) {
-    refuse(`it ends before entry ${checkpoint.seq}, which the checkpoint has seen: its end was cut off`);
+  for (const { size, origin, words } of all) {
+    if ((origin ?? end.origin) !== (end.origin ?? origin)) {
+      refuse(`it is another trail than the one that ${words}`);
+    }
+    if (end.head.seq < size) refuse(`it ends before entry ${size}, which ${words}: its end was cut off`);
   }
-  if (signed !== undefined && end.head.seq < signed.size) {
-    refuse(`it ends before entry ${signed.size}, which a signed checkpoint has seen: its end was cut off`);
+  reading.requireMet();
+  const signedSize = isSignedByUs ? signed?.size ?? 0 : 0;
+  if (remembered.signed !== undefined && signedSize < remembered.signed.size) {
+    refuse(
+      `signed checkpoints were taken away: the newest one is of ${signedSize} entries, and the server remembers one of ` +
+        `${remembered.signed.size}; ${LOST}`,
+    );
   }
-  if (signed !== undefined && signed.origin !== end.origin) {
-    refuse("the signed checkpoints are those of another trail");
+  if (signedSize === 0 && (end.number > 1 || end.head.seq > UNSIGNED_MAX)) {
+    refuse(
+      `it has ${end.head.seq} entries, and no checkpoint that a key of this installation has signed: put checkpoints-*.jsonl (or the ` +
+        "store, with the keys) back; where they are lost, keep audit and audit-checkpoint outside of the data folder, and start " +
+        "without them",
+    );
   }
   return end;
+}
+
+/** All that the trail must have gone through. */
+function witnessesOf(
+  { checkpoint, signed, isSignedByUs, remembered }: TrailWitnesses,
+): readonly Witness[] {
+  const { seq, hash, root } = checkpoint;
+  const of = (head: TreeHead | undefined, words: string, isVouched: boolean): Witness[] =>
+    head === undefined ? [] : [{ ...head, hash: undefined, words, isVouched }];
+  const server = `the server remembers (${LOST})`;
+  return [
+    { origin: undefined, size: seq, hash, root, words: "the checkpoint has seen", isVouched: false },
+    ...of(signed, "a signed checkpoint has seen", isSignedByUs),
+    ...of(remembered.signed, server, true),
+    ...of(remembered.reached, server, true),
+  ];
 }
 
 /** A segment may lack where a stub stands in its place. */
@@ -108,26 +181,51 @@ function requireAll(directory: string, numbers: readonly number[]): void {
   }
 }
 
+/** The newest segment that begins before an entry or with it, by its own words; else the first that is there. */
+function firstToRead(directory: string, numbers: readonly number[], seq: number): number {
+  const first = numbers.toReversed().find((number) => (headerOf(directory, number)?.seq ?? seq) < seq);
+  return first ?? numbers[0] ?? 1;
+}
+
 class Reading {
   readonly #directory: string;
   readonly #numbers: readonly number[];
-  readonly #witnesses: TrailWitnesses;
+  readonly #witnesses: readonly Witness[];
+  readonly #sealingKeys: ReadonlyMap<string, Uint8Array>;
+  /** Entries before the first segment that was read. */
+  #before = 0;
   /** Undefined until the first header is read: what stands before it is taken from its words. */
   #head: ChainHead | undefined;
   #range = new CompactRange();
   #open = new Map<string, OpenIntent>();
-  /** Whether an intent or an outcome may have gone by unseen, because its key is gone. */
+  /** Whether an intent or an outcome may have gone by unseen, because its key is gone, or itself. */
   #someUnread = false;
+  /** Open intents that were taken out of their segments: nobody will ever know whose they were. */
+  readonly #gone = new Set<number>();
   #origin: string | undefined;
   #number = 1;
   #size = 0;
   #header: SegmentHeader | undefined;
   #time: string | undefined;
 
-  constructor(directory: string, numbers: readonly number[], witnesses: TrailWitnesses) {
+  constructor(
+    directory: string,
+    numbers: readonly number[],
+    witnesses: readonly Witness[],
+    sealingKeys: ReadonlyMap<string, Uint8Array>,
+  ) {
     this.#directory = directory;
     this.#numbers = numbers;
     this.#witnesses = witnesses;
+    this.#sealingKeys = sealingKeys;
+  }
+
+  /** What stands before the first segment that is there cannot be compared: then somebody must vouch for a later state. */
+  requireMet(): void {
+    const missed = this.#witnesses.find(({ size }) => size < this.#before);
+    if (missed === undefined) return;
+    if (this.#witnesses.some(({ size, isVouched }) => isVouched && size >= this.#before)) return;
+    refuse(`it begins behind entry ${missed.size}, which ${missed.words}: its beginning was taken away`);
   }
 
   end(): TrailEnd {
@@ -153,16 +251,27 @@ class Reading {
     using file = Deno.openSync(`${this.#directory}/${segmentName(number)}`, { read: true });
     for (const line of readLines(file)) {
       lineNumber++;
-      if (line.end === "end_of_file" && number === this.#numbers.at(-1)) break; // a torn tail
+      if (number === this.#numbers.at(-1) && this.#isTorn(line)) break;
       const place = `${segmentName(number)} line ${lineNumber}`;
       if (line.end !== "line_feed") refuse(`${place} is not whole and is not at the end of the trail`);
       if (lineNumber === 1) this.#takeHeader(place, line.bytes);
+      else if (isRemovedLine(line.bytes)) this.#takeRemoved(place, line.bytes);
       else this.#takeEntry(place, line.bytes);
       this.#size += line.bytes.length + 1;
     }
     if (this.#header === undefined && number !== this.#numbers.at(-1)) {
       refuse(`${segmentName(number)} is empty and is not at the end of the trail`);
     }
+  }
+
+  /**
+   * Whether the tail of the trail, from this line on, is what a crash has left: half a line or, of a batch of which a power cut let
+   * only later pages reach the disk, a line with zero bytes. What was acknowledged does not look so.
+   */
+  #isTorn({ bytes, end }: Line): boolean {
+    if (end === "end_of_file") return true;
+    const seq = this.#head?.seq ?? 0;
+    return this.#witnesses.every(({ size }) => size <= seq) && bytes.includes(0);
   }
 
   #takeHeader(place: string, line: Uint8Array): void {
@@ -182,10 +291,11 @@ class Reading {
         ? "range"
         : origin !== (this.#origin ?? origin)
         ? "origin"
-        : !this.#someUnread && !areEqual(open, [...this.#open.values()].map((each) => each.seq))
+        : !this.#someUnread && !areEqual(this.#present(open), this.#openSeqs())
         ? "open"
         : undefined;
       if (differs !== undefined) refuse(`${place} does not continue the trail (${differs})`);
+      if (this.#someUnread) this.#adopt(open);
       this.#head = head;
     }
     this.#origin = origin;
@@ -197,18 +307,40 @@ class Reading {
   /** Begins with a segment in the midst of the trail. */
   #begin(place: string, { segment, seq, previous, range, open }: SegmentHeader): void {
     this.#head = { seq, hash: previous };
+    this.#before = seq;
     try {
       this.#range = new CompactRange(seq, range);
     } catch {
       refuse(`${place} has no compact range of ${seq} entries`);
     }
     const older = this.#numbers.filter((number) => number < segment).reverse();
-    const events = open.length === 0 ? new Map() : this.#readIntents(older, new Set(open));
-    for (const number of open) {
+    const events = this.#readIntents(older, new Set(open));
+    for (const number of this.#present(open)) {
       const event = events.get(number);
+      this.#someUnread ||= event === undefined;
       // No request is called so.
       this.#open.set(event?.request ?? `#${number}`, { seq: number, event: event?.event });
     }
+  }
+
+  /** Without those that were taken out. */
+  #present(open: readonly number[]): readonly number[] {
+    return open.filter((seq) => !this.#gone.has(seq));
+  }
+
+  #openSeqs(): readonly number[] {
+    return [...this.#open.values()].map(({ seq }) => seq);
+  }
+
+  /** The header's writer had seen what went by unseen here. */
+  #adopt(open: readonly number[]): void {
+    const seen = new Map(
+      [...this.#open].map(([request, intent]) => [intent.seq, [request, intent] as const]),
+    );
+    this.#open = new Map(
+      this.#present(open).map((seq) => seen.get(seq) ?? [`#${seq}`, { seq, event: undefined }]),
+    );
+    this.#someUnread = [...this.#open.values()].some(({ event }) => event === undefined);
   }
 
   #takeEntry(place: string, line: Uint8Array): void {
@@ -231,15 +363,30 @@ class Reading {
     if (step.opens) this.#open.set(step.request, { seq: entry.value.seq, event });
   }
 
+  /** Steps over entries that retention took out: chain and tree go on. */
+  #takeRemoved(place: string, line: Uint8Array): void {
+    if (this.#number === this.#numbers.at(-1) || readStub(this.#directory, this.#number) === undefined) {
+      refuse(`${place} stands for entries that were taken out, and there is no stub that says they may be`);
+    }
+    const removed = parseRemovedLine(line);
+    if (removed?.seq !== (this.#head?.seq ?? 0) + 1) {
+      refuse(`${place} does not stand for removed entries as it was written`);
+    }
+    for (const [index, hash] of removed.removed.entries()) {
+      this.#head = { seq: removed.seq + index, hash };
+      this.#range.append(hash);
+      this.#compare(place);
+    }
+    this.#someUnread = true;
+  }
+
   /** Compares with what is known of the trail at this length. */
   #compare(place: string): void {
-    const { checkpoint, signed } = this.#witnesses;
     const { seq, hash } = this.#head ?? CHAIN_START;
-    if (seq === checkpoint.seq && (hash !== checkpoint.hash || this.#range.root() !== checkpoint.root)) {
-      refuse(`${place} is not the entry that the checkpoint has seen`);
-    }
-    if (seq === signed?.size && this.#range.root() !== signed.root) {
-      refuse(`${place} is not the entry that a signed checkpoint has seen`);
+    for (const { size, hash: seen = hash, root, words } of this.#witnesses) {
+      if (size === seq && (seen !== hash || root !== this.#range.root())) {
+        refuse(`${place} is not the entry that ${words}`);
+      }
     }
   }
 
@@ -248,7 +395,7 @@ class Reading {
     if (!isSealed(event)) return event;
     if (event.class === "security") return undefined; // no intent is
     try {
-      return openEvent(this.#witnesses.sealingKeys, seq, event);
+      return openEvent(this.#sealingKeys, seq, event);
     } catch {
       this.#someUnread = true;
       return undefined;
@@ -263,8 +410,18 @@ class Reading {
     const found = new Map<number, { request: string; event: ChainEntry["event"] }>();
     for (const number of numbers) {
       if (wanted.size === 0) break;
+      // Those of later segments have been found.
+      const before = headerOf(this.#directory, number)?.seq ?? 0;
+      if (![...wanted].some((seq) => seq > before)) continue;
       using file = Deno.openSync(`${this.#directory}/${segmentName(number)}`, { read: true });
       for (const { bytes } of readLines(file)) {
+        if (isRemovedLine(bytes)) {
+          const { seq = 0, removed = [] } = parseRemovedLine(bytes) ?? {};
+          for (let each = seq; each < seq + removed.length; each++) {
+            if (wanted.delete(each)) this.#gone.add(each);
+          }
+          continue;
+        }
         if (!wanted.has(seqAtEnd(bytes))) continue;
         const entry = parseEntry(bytes);
         if (!entry.ok || !wanted.delete(entry.value.seq)) continue;
@@ -275,6 +432,8 @@ class Reading {
         }
       }
     }
+    // Their segments are gone as a whole.
+    for (const seq of wanted) this.#gone.add(seq);
     return found;
   }
 }

@@ -102,6 +102,19 @@ export class TrailWalk {
     return this.#before.head;
   }
 
+  /** Another one that stands where this one stands, and tells the same one of leaves. */
+  copy(): TrailWalk {
+    const copy = new TrailWalk(this.#takeLeaf);
+    copy.#head = this.#head;
+    copy.#range = this.#range.copy();
+    copy.#origin = this.#origin;
+    copy.#segment = this.#segment;
+    copy.#before = this.#before;
+    copy.#header = this.#header;
+    copy.#open = this.#open && new Map(this.#open);
+    return copy;
+  }
+
   /** Starts behind the entries that a header tells of, without having seen them. */
   believe({ seq, previous, range, origin }: SegmentHeader): void {
     this.#head = { seq, hash: previous };

@@ -7,12 +7,16 @@ import {
   openTreeHead,
   readHistory,
   readTrailKeys,
+  type SignedHead,
   treeHeadOf,
+  vouchersIn,
 } from "./checkpoint_history.ts";
-import { CHAIN_START, type ChainHead } from "./hash_chain.ts";
+import { CHAIN_START, type ChainEntry, type ChainHead } from "./hash_chain.ts";
+import { followVouchers, isSameKey, type Succession } from "./key_voucher.ts";
+import { isSealed } from "./sealed_event.ts";
 import { type Line, listSegments, readLines, reasonOf, segmentName } from "./segment_files.ts";
 import { digestOf, listStubs, readStub, type Stub, stubName } from "./segment_stub.ts";
-import { type NoteVerifier, openNote, parseVerifierKey } from "./signed_note.ts";
+import { type NoteVerifier, openNote } from "./signed_note.ts";
 import { isMistake, type MistakeKind, TrailWalk } from "./trail_walk.ts";
 import type { TreeHead } from "./tree_head.ts";
 
@@ -32,6 +36,8 @@ export type FindingKind =
   | "checkpoint_forged"
   /** A checkpoint that no trusted key has signed, and that no newer one covers. */
   | "checkpoint_untrusted"
+  /** A checkpoint that a key has signed which had been replaced by then. */
+  | "checkpoint_retired"
   /** There are entries and no signed checkpoint. */
   | "unsigned"
   /** A checkpoint that was kept elsewhere cannot be compared: too much was taken out since. */
@@ -86,7 +92,10 @@ export interface ChainVerdict {
 export interface VerifyChainOptions {
   readonly directory: string;
   readonly checkpointDirectory: string;
-  /** Who may have signed, and whom they name as their successors. Without it: the keys that stand beside the trail. */
+  /**
+   * Who may have signed, the newest last, and whom they name as their successors. The newest checkpoint must be signed by the newest
+   * or by one of its successors. Without it: the keys that stand beside the trail.
+   */
   readonly trusted?: readonly NoteVerifier[];
   /** Checkpoints that were kept elsewhere: each must be the beginning of this trail. */
   readonly kept?: readonly KeptHead[];
@@ -95,6 +104,12 @@ export interface VerifyChainOptions {
 }
 
 const PROGRESS_BYTES = 1024 * 1024;
+/**
+ * Behind the checkpoint a writer may take bytes back (a write that failed, a probe), and put others in their place just when they are read:
+ * what looks wrong there is read again.
+ */
+const ATTEMPTS = 5;
+const AGAIN_MS = 50;
 
 /**
  * Verifies a trail from its first entry to its end, line by line, whatever its size. It may be in use meanwhile.
@@ -107,10 +122,11 @@ export async function verifyChain(options: VerifyChainOptions): Promise<ChainVer
   const { checkpointDirectory, kept = [] } = options;
   // First of all, for a trail in use only grows: it cannot fall behind a checkpoint read before it.
   const checkpoint = readCheckpoint(checkpointDirectory);
-  const trusted = [...options.trusted ?? readTrailKeys(checkpointDirectory)];
+  const trusted: NoteVerifier[] = [];
   const reading = new Reading(checkpoint.ok ? checkpoint.value : undefined, kept);
-  const history = new History(trusted);
+  const history = new History(trusted, options.trusted ?? []);
   try {
+    trusted.push(...options.trusted ?? readTrailKeys(checkpointDirectory));
     for (const note of readHistory(checkpointDirectory)) {
       history.take(note);
       if (history.count % 100 === 0) await othersTurn();
@@ -124,6 +140,7 @@ export async function verifyChain(options: VerifyChainOptions): Promise<ChainVer
   // A damaged entry says more than a missing checkpoint: so this comes last.
   reading.end(checkpoint.ok ? undefined : checkpoint.reason);
   reading.note(history.finding);
+  reading.checkTakenOut();
   reading.requireSigned();
   return reading.verdict();
 }
@@ -140,6 +157,13 @@ async function readSegments(
   for (const number of files) bytesTotal += sizeOf(`${directory}/${segmentName(number)}`);
   let bytesDone = 0;
   let bytesReported = 0;
+  const passed = async (bytes: number): Promise<void> => {
+    bytesDone += bytes;
+    if (bytesDone - bytesReported < PROGRESS_BYTES) return;
+    bytesReported = bytesDone;
+    progress?.(Math.min(bytesDone, bytesTotal), bytesTotal);
+    await othersTurn();
+  };
   for (let number = 1; number <= last && !reading.over; number++) {
     reading.beginSegment(number);
     using file = openExisting(`${directory}/${segmentName(number)}`);
@@ -147,15 +171,8 @@ async function readSegments(
       reading.skip(readStub(directory, number), trusted);
       continue;
     }
-    for (const line of readLines(file)) {
-      reading.takeLine(line, number === last);
-      if (reading.over) return;
-      bytesDone += line.bytes.length + 1;
-      if (bytesDone - bytesReported < PROGRESS_BYTES) continue;
-      bytesReported = bytesDone;
-      progress?.(Math.min(bytesDone, bytesTotal), bytesTotal);
-      await othersTurn();
-    }
+    await readSegment(file, reading, number === last, passed);
+    if (reading.over) return;
     if (reading.removedInSegment > 0) {
       const digest = digestOf(file);
       // Read after the file: the stub that is there by now names this file, as what is left or as what is replaced next.
@@ -163,6 +180,33 @@ async function readSegments(
     }
   }
   progress?.(bytesTotal, bytesTotal);
+}
+
+async function readSegment(
+  file: Deno.FsFile,
+  reading: Reading,
+  isLast: boolean,
+  passed: (bytes: number) => Promise<void>,
+): Promise<void> {
+  let offset = 0;
+  let settled: { readonly offset: number; readonly place: Place } | undefined;
+  for (let attempt = 1;; attempt++) {
+    file.seekSync(offset, Deno.SeekMode.Start);
+    for (const line of readLines(file)) {
+      if (reading.isBehindCheckpoint) settled ??= { offset, place: reading.place() };
+      // Of a write of several pages that nobody acknowledged, a power cut may leave a later one without an earlier one.
+      const mayBeHole = isLast && attempt === ATTEMPTS && settled !== undefined && line.end === "line_feed";
+      if (mayBeHole && line.bytes.includes(0)) return reading.endTorn(file.statSync().size - offset);
+      reading.takeLine(line, isLast);
+      if (reading.over) break;
+      offset += line.bytes.length + 1;
+      await passed(line.bytes.length + 1);
+    }
+    if (!reading.over || settled === undefined || attempt === ATTEMPTS) return;
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    offset = settled.offset;
+    reading.goBack(settled.place);
+  }
 }
 
 function othersTurn(): Promise<void> {
@@ -195,17 +239,29 @@ interface ExpectedHead extends KeptHead {
   readonly isTrusted: boolean;
 }
 
+/** A checkpoint of the history that a trusted key has signed. */
+interface SignedNote {
+  readonly each: HistoryNote;
+  readonly head: SignedHead;
+}
+
 /** The notes of a history: those that a trusted key has signed, and the others. */
 class History {
   /** Grows where a trusted key names its successor. */
   readonly #trusted: NoteVerifier[];
-  readonly #signed: ExpectedHead[] = [];
+  /** The newest last. */
+  readonly #pinned: readonly NoteVerifier[];
+  readonly #signed: SignedNote[] = [];
   readonly #unknown: HistoryNote[] = [];
+  readonly #successions: Succession[] = [];
+  /** How many entries there were when the trail had changed from a key to a later one. */
+  readonly #retiredAt = new Map<NoteVerifier, number>();
   #finding: Finding | undefined;
   #count = 0;
 
-  constructor(trusted: NoteVerifier[]) {
+  constructor(trusted: NoteVerifier[], pinned: readonly NoteVerifier[]) {
     this.#trusted = trusted;
+    this.#pinned = pinned;
   }
 
   get finding(): Finding | undefined {
@@ -218,13 +274,16 @@ class History {
 
   take(each: HistoryNote): void {
     this.#count++;
-    const { file, line, note = "" } = each;
+    const { note = "" } = each;
+    const learnt = followVouchers(vouchersIn(note), this.#trusted);
+    this.#successions.push(...learnt);
     const opened = openTreeHead(note, this.#trusted);
     if (opened.ok) {
-      const { origin, size, root, nextKey } = opened.value;
-      this.#signed.push({ origin, size, root, place: { file, line }, isTrusted: true });
-      const key = nextKey === undefined ? undefined : parseVerifierKey(nextKey);
-      if (key?.ok === true) this.#trusted.push(key.value);
+      this.#signed.push({ each, head: opened.value });
+      // Only a successor says when: a voucher alone says nothing of this trail.
+      for (const { by } of learnt) {
+        if (this.#isBySuccessorOf(by, opened.value)) this.#retire(by, opened.value);
+      }
     } else if (opened.reason === "unknown_key") {
       this.#unknown.push(each);
     } else {
@@ -235,9 +294,22 @@ class History {
     }
   }
 
+  #retire(key: NoteVerifier, { size }: SignedHead): void {
+    this.#retiredAt.set(key, Math.min(size, this.#retiredAt.get(key) ?? size));
+  }
+
   /** All checkpoints, by their sizes. One that nobody known has signed must be covered by a newer one. */
   settle(): readonly ExpectedHead[] {
-    const sizeMax = this.#signed.reduce((most, { size }) => Math.max(most, size), -1);
+    this.#requireNewestKey();
+    const signed = this.#signed.map(({ each, head }): ExpectedHead => {
+      const isRetired = head.signedBy.every((key) => head.size > (this.#retiredAt.get(key) ?? Infinity));
+      if (isRetired) {
+        const words = "the checkpoint is signed by a key that had been replaced before, and by no later one";
+        this.#find("checkpoint_retired", each, words);
+      }
+      return { ...head, place: each, isTrusted: !isRetired };
+    });
+    const sizeMax = signed.reduce((most, { size }) => Math.max(most, size), -1);
     const unknown: ExpectedHead[] = [];
     for (const each of this.#unknown) {
       const head = treeHeadOf(each.note ?? "");
@@ -246,7 +318,34 @@ class History {
         this.#find("checkpoint_untrusted", each, "no trusted key has signed this checkpoint");
       } else unknown.push({ ...head, place: each, isTrusted: false });
     }
-    return [...this.#signed, ...unknown];
+    return [...signed, ...unknown];
+  }
+
+  /** Or an older key of those that were given, which somebody may have stolen, would be good for ever. */
+  #requireNewestKey(): void {
+    const [first, ...others] = this.#signed;
+    if (first === undefined) return;
+    const newest = others.reduce((most, next) => next.head.size >= most.head.size ? next : most, first);
+    const names = newest.head.signedBy.map(({ name }) => name);
+    const given = this.#pinned.findLast(({ name }) => names.includes(name));
+    const key = this.#trusted.find((each) => given !== undefined && isSameKey(each, given));
+    if (key === undefined || newest.head.signedBy.includes(key) || this.#isBySuccessorOf(key, newest.head)) {
+      return;
+    }
+    const words =
+      "the newest checkpoint is not signed by the newest of the keys that were given (the last one), nor by one after it: somebody signs " +
+      "with a key that was replaced, or the trail is older than that key (give the ones before it alone then)";
+    this.#find("checkpoint_retired", newest.each, words);
+  }
+
+  #isBySuccessorOf(key: NoteVerifier, { signedBy }: SignedHead): boolean {
+    const successors = new Set([key]);
+    // A set goes on over what is added meanwhile.
+    for (const each of successors) {
+      for (const { by, next } of this.#successions) if (by === each) successors.add(next);
+    }
+    successors.delete(key);
+    return signedBy.some((each) => successors.has(each));
   }
 
   #find(kind: FindingKind, { file, line }: HistoryNote, words: string): void {
@@ -254,25 +353,70 @@ class History {
   }
 }
 
+/** What a reading has seen so far. */
+interface Seen {
+  /** Of the checkpoints that are expected, those before this one were met or passed over. */
+  next: number;
+  segment: number;
+  line: number;
+  isStub: boolean;
+  removed: number;
+  removedInSegment: number;
+  firstTime: string | undefined;
+  lastTime: string | undefined;
+  checkpoints: number;
+  signed: TreeHead | undefined;
+  kept: KeptHead | undefined;
+  unprovable: number;
+  tornTail: TornTail | undefined;
+  /** The last entry of which nobody can read what it was about, where it may have been a record of what was taken out. */
+  lastOpaque: number;
+  /** By segment: how many entries were taken out of it, by the records that can be read. */
+  recorded: ReadonlyMap<number, number>;
+}
+
+/** Where a reading stood. */
+interface Place {
+  readonly walk: TrailWalk;
+  readonly seen: Seen;
+}
+
+/** What was taken out of a segment, by its stub. */
+interface TakenOut {
+  readonly segment: number;
+  readonly first: number;
+  readonly last: number;
+  readonly removed: number;
+  /** When the stub was made, which is behind the record. */
+  readonly made: string;
+}
+
 /** How far a verification has come. The first finding ends it. */
 class Reading {
-  readonly #walk = new TrailWalk((seq, hash) => this.#meet(seq, hash));
+  #walk = new TrailWalk((seq, hash) => this.#meet(seq, hash));
   readonly #checkpoint: Checkpoint | undefined;
-  /** By size; those before `#next` were met or passed over. */
+  /** By size. */
   #expected: readonly ExpectedHead[];
-  #next = 0;
-  #segment = 0;
-  #line = 0;
-  #isStub = false;
-  #removed = 0;
-  #removedInSegment = 0;
-  #firstTime: string | undefined;
-  #lastTime: string | undefined;
-  #checkpoints = 0;
-  #signed: TreeHead | undefined;
-  #kept: KeptHead | undefined;
-  #unprovable = 0;
-  #tornTail: TornTail | undefined;
+  /** The index of the largest one that was kept elsewhere. */
+  #lastKept = -1;
+  #seen: Seen = {
+    next: 0,
+    segment: 0,
+    line: 0,
+    isStub: false,
+    removed: 0,
+    removedInSegment: 0,
+    firstTime: undefined,
+    lastTime: undefined,
+    checkpoints: 0,
+    signed: undefined,
+    kept: undefined,
+    unprovable: 0,
+    tornTail: undefined,
+    lastOpaque: 0,
+    recorded: new Map(),
+  };
+  readonly #takenOut: TakenOut[] = [];
   #finding: Finding | undefined;
 
   constructor(checkpoint: Checkpoint | undefined, kept: readonly KeptHead[]) {
@@ -286,25 +430,44 @@ class Reading {
 
   /** How many entries of the present segment were taken out. */
   get removedInSegment(): number {
-    return this.#removedInSegment;
+    return this.#seen.removedInSegment;
+  }
+
+  /** Whether everything that the checkpoint has seen was read: what follows may be on its way. */
+  get isBehindCheckpoint(): boolean {
+    return this.#checkpoint !== undefined && this.#walk.head.seq >= this.#checkpoint.seq;
+  }
+
+  /** Where it stands. */
+  place(): Place {
+    return { walk: this.#walk.copy(), seen: { ...this.#seen } };
+  }
+
+  /** Forgets what it has found behind a place of the present segment. */
+  goBack({ walk, seen }: Place): void {
+    this.#walk = walk.copy();
+    this.#seen = { ...seen };
+    this.#finding = undefined;
   }
 
   verdict(): ChainVerdict {
     const { head, origin } = this.#walk;
+    const { removed, segment, firstTime, lastTime, checkpoints, signed, kept, unprovable, tornTail } =
+      this.#seen;
     return {
       origin,
       entries: head.seq,
-      removed: this.#removed,
-      segments: this.#segment,
-      firstTime: this.#firstTime,
-      lastTime: this.#lastTime,
+      removed,
+      segments: segment,
+      firstTime,
+      lastTime,
       head,
       checkpoint: this.#checkpoint,
-      checkpoints: this.#checkpoints,
-      signed: this.#signed,
-      kept: this.#kept,
-      unprovable: this.#unprovable,
-      tornTail: this.#tornTail,
+      checkpoints,
+      signed,
+      kept,
+      unprovable,
+      tornTail,
       finding: this.#finding,
     };
   }
@@ -312,52 +475,74 @@ class Reading {
   /** Takes the signed checkpoints, which the tree must pass through like those that were kept. */
   expect(heads: readonly ExpectedHead[]): void {
     this.#expected = [...this.#expected, ...heads].sort((left, right) => left.size - right.size);
+    this.#lastKept = this.#expected.findLastIndex(({ place }) => place === undefined);
     this.#meet(0, CHAIN_START.hash);
   }
 
   beginSegment(number: number): void {
-    this.#segment = number;
-    this.#line = 0;
-    this.#isStub = false;
-    this.#removedInSegment = 0;
+    Object.assign(this.#seen, { segment: number, line: 0, isStub: false, removedInSegment: 0 });
     this.#walk.beginSegment(number);
   }
 
   takeLine(line: Line, inLastSegment: boolean): void {
-    this.#line++;
-    if (line.end === "end_of_file" && inLastSegment) {
-      this.#tornTail = { segment: this.#fileName(), line: this.#line, bytes: line.bytes.length };
-      return;
-    }
+    const seen = this.#seen;
+    seen.line++;
+    if (line.end === "end_of_file" && inLastSegment) return this.#tear(line.bytes.length);
     if (line.end !== "line_feed") return this.find("edited", "the line has no end");
     const taken = this.#walk.take(line.bytes);
     if (isMistake(taken)) {
       this.find(taken.kind, taken.words, taken.seq);
     } else if (taken.kind === "removed") {
-      this.#removedInSegment += taken.removed.removed.length;
-      this.#removed += taken.removed.removed.length;
+      seen.removedInSegment += taken.removed.removed.length;
+      seen.removed += taken.removed.removed.length;
+      seen.lastOpaque = this.#walk.head.seq;
     } else if (taken.kind === "entry") {
-      this.#firstTime ??= taken.entry.time;
-      this.#lastTime = taken.entry.time;
+      seen.firstTime ??= taken.entry.time;
+      seen.lastTime = taken.entry.time;
+      this.#takeRecord(taken.entry);
     }
+  }
+
+  /** The rest of the last segment was never acknowledged. */
+  endTorn(bytes: number): void {
+    this.#seen.line++;
+    this.#tear(bytes);
+  }
+
+  #tear(bytes: number): void {
+    this.#seen.tornTail = { segment: this.#fileName(), line: this.#seen.line, bytes };
+  }
+
+  #takeRecord({ seq, event }: ChainEntry): void {
+    const { type, segment, removed } = event;
+    if (isSealed(event) && event.class === "activity") this.#seen.lastOpaque = seq;
+    if (type !== "trail.thinned" || typeof segment !== "number" || typeof removed !== "number") return;
+    const { recorded } = this.#seen;
+    this.#seen.recorded = new Map(recorded).set(segment, removed + (recorded.get(segment) ?? 0));
   }
 
   /** A segment without its file. */
   skip(stub: Stub | undefined, trusted: readonly NoteVerifier[]): void {
     if (stub === undefined) {
-      return this.find("segment_missing", "the segment is missing, and no stub says that it may be");
+      return this.find(
+        "segment_missing",
+        `the segment is missing, and no stub says that it may be${COPY_WORDS}`,
+      );
     }
-    this.#isStub = true;
+    this.#seen.isStub = true;
     if (stub.file !== undefined) {
       return this.find(
         "segment_missing",
-        "the segment is missing, though its stub says that entries were kept",
+        `the segment is missing, though its stub says that entries were kept${COPY_WORDS}`,
       );
     }
     const before = this.#walk.head.seq;
     const words = forgedWords(stub, trusted) ?? this.#walk.skip(stub)?.words;
     if (words !== undefined) return this.find("stub_wrong", words);
-    this.#removed += stub.last - before;
+    const removed = stub.last - before;
+    this.#seen.removed += removed;
+    this.#seen.lastOpaque = stub.last;
+    this.#takenOut.push({ ...stub, removed });
     this.#meet(stub.last, stub.hash);
   }
 
@@ -366,23 +551,44 @@ class Reading {
     if (stub === undefined) {
       return this.find(
         "stub_missing",
-        "entries were taken out, and no stub says that they may be",
+        `entries were taken out, and no stub says that they may be${COPY_WORDS}`,
         this.#walk.headBefore.seq + 1,
       );
     }
-    this.#isStub = true;
-    this.#line = 0;
+    Object.assign(this.#seen, { isStub: true, line: 0 });
     const words = forgedWords(stub, trusted) ??
       this.#walk.checkStub(stub)?.words ??
-      (digest === stub.replaced || (digest === stub.file?.sha256 && stub.removed === this.#removedInSegment)
+      (digest === stub.replaced || (digest === stub.file?.sha256 && stub.removed === this.removedInSegment)
         ? undefined
-        : "the segment is not what the stub says was left of it");
-    if (words !== undefined) this.find("stub_wrong", words, this.#walk.headBefore.seq + 1);
+        : `the segment is not what the stub says was left of it${COPY_WORDS}`);
+    if (words !== undefined) return this.find("stub_wrong", words, this.#walk.headBefore.seq + 1);
+    this.#takenOut.push({ ...stub, removed: this.removedInSegment });
+  }
+
+  /**
+   * The trail itself says of each entry that went that it goes, before it goes. Those records go in their turn: they are only looked at where
+   * all that is behind the segment can be read, and reaches beyond the stub (in a copy it may not).
+   */
+  checkTakenOut(): void {
+    const { recorded, lastOpaque, lastTime = "" } = this.#seen;
+    for (const { segment, first, last, removed, made } of this.#takenOut) {
+      const known = recorded.get(segment) ?? 0;
+      if (lastOpaque > last || lastTime <= made || known >= removed) continue;
+      const words =
+        `${removed} entries were taken out of the segment, and the trail has records of ${known}: the others were taken out by somebody else`;
+      this.note({ kind: "stub_wrong", segment: stubName(segment), line: 0, seq: first, words });
+    }
   }
 
   /** Notes a finding at the present place, unless there is one already. */
   find(kind: FindingKind, words: string, seq: number = this.#walk.head.seq + 1): void {
-    this.note({ kind, segment: this.#segment === 0 ? "" : this.#fileName(), line: this.#line, seq, words });
+    this.note({
+      kind,
+      segment: this.#seen.segment === 0 ? "" : this.#fileName(),
+      line: this.#seen.line,
+      seq,
+      words,
+    });
   }
 
   /** Notes a finding, unless there is one already. */
@@ -401,14 +607,14 @@ class Reading {
     if (this.#checkpoint !== undefined && this.#checkpoint.seq >= seq) {
       this.#findCut(this.#checkpoint.segment, this.#checkpoint.seq, "the checkpoint has");
     }
-    const missed = this.#expected[this.#next];
+    const missed = this.#expected[this.#seen.next];
     if (missed !== undefined) this.#findCut(this.#fileName(), missed.size, `${placeWords(missed)} has`);
   }
 
   /** Entries that nobody has signed can be anybody's. */
   requireSigned(): void {
     const seq = this.#walk.head.seq;
-    if (seq === 0 || this.#signed !== undefined) return;
+    if (seq === 0 || this.#seen.signed !== undefined) return;
     const words =
       "no checkpoint that a trusted key has signed covers any entry: all of them can have been written anew";
     this.note({ kind: "unsigned", segment: "", line: 0, seq: 1, words });
@@ -436,10 +642,10 @@ class Reading {
         );
       }
     }
-    for (let head = this.#expected[this.#next]; head !== undefined && head.size <= seq;) {
+    for (let head = this.#expected[this.#seen.next]; head !== undefined && head.size <= seq;) {
       if (head.size === seq) this.#compare(head, root ??= range.root());
       else this.#pass(head);
-      head = this.#expected[++this.#next];
+      head = this.#expected[++this.#seen.next];
     }
   }
 
@@ -447,7 +653,7 @@ class Reading {
     const { size, place } = head;
     const origin = this.#walk.origin ?? head.origin;
     if (head.root !== root || (head.origin ?? origin) !== origin) {
-      const good = Math.max(this.#signed?.size ?? 0, this.#kept?.size ?? 0);
+      const good = Math.max(this.#seen.signed?.size ?? 0, this.#seen.kept?.size ?? 0);
       const which = good === 0 ? `the first ${size} entries` : `entries ${good + 1} to ${size}`;
       return this.find(
         "rewritten",
@@ -457,17 +663,15 @@ class Reading {
         good + 1,
       );
     }
-    if (place === undefined) this.#kept = head;
-    else this.#checkpoints++;
-    if (head.isTrusted && head.origin !== undefined) this.#signed = { origin: head.origin, size, root };
+    if (place === undefined) this.#seen.kept = head;
+    else this.#seen.checkpoints++;
+    if (head.isTrusted && head.origin !== undefined) this.#seen.signed = { origin: head.origin, size, root };
   }
 
   /** Whatever it has seen is gone; a larger one that was kept as well stands for it. */
   #pass(head: ExpectedHead): void {
-    this.#unprovable++;
-    const isLastKept = head.place === undefined &&
-      !this.#expected.slice(this.#next + 1).some(({ place }) => place === undefined);
-    if (!isLastKept) return;
+    this.#seen.unprovable++;
+    if (this.#seen.next !== this.#lastKept) return;
     this.find(
       "kept_unprovable",
       `the checkpoint that was kept has seen ${head.size} entries, and the segment with the last of them was taken out as a whole: keep a newer one`,
@@ -476,9 +680,13 @@ class Reading {
   }
 
   #fileName(): string {
-    return this.#isStub ? stubName(this.#segment) : segmentName(this.#segment);
+    return this.#seen.isStub ? stubName(this.#seen.segment) : segmentName(this.#seen.segment);
   }
 }
+
+/** What a copy looks like in which files are of different moments. */
+const COPY_WORDS =
+  " (is this a copy that was made while the server ran? copy the files `*.stub` and those of this segment again)";
 
 function placeWords({ place, size }: ExpectedHead): string {
   return place === undefined

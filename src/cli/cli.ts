@@ -1,6 +1,6 @@
 // The terminal's door: one command a task of deno.json.
 import { type Config, mistakeLines } from "../config/config.ts";
-import { readEnvironment, readToken } from "../config/environment.ts";
+import { readEnvironment, readToken, setProxyVariables } from "../config/environment.ts";
 import { toFault } from "../faults/fault.ts";
 import { generateSigningKey } from "../identity/signing_keys.ts";
 import { openProgressBar } from "../telemetry/progress_bar.ts";
@@ -104,7 +104,13 @@ const COMMANDS: Readonly<
         printLine(line);
       };
       const progress = (done: number, total: number): void => bar.draw(done, total, "records");
-      return await rotateVault({ config: settings().config, token: readToken(), print, progress });
+      return await rotateVault({
+        config: settings().config,
+        token: readToken(),
+        proxyVariables: setProxyVariables(),
+        print,
+        progress,
+      });
     },
   },
   "audit:verify": {

@@ -2,23 +2,26 @@
 import { hash } from "node:crypto";
 import { parseArgs } from "node:util";
 import { z } from "zod";
-import { openVault } from "../assembly/trust.ts";
+import { openVault, type Vault } from "../assembly/trust.ts";
 import type { Config } from "../config/config.ts";
 import { encodeBase64url } from "../encoding/base64url.ts";
 import type { JsonValue } from "../encoding/canonical_json.ts";
 import { parseStrictJson } from "../encoding/strict_json.ts";
 import { encodeUtf8 } from "../encoding/utf8.ts";
-import { Fault } from "../faults/fault.ts";
+import { Fault, toFault } from "../faults/fault.ts";
+import { ok } from "../faults/outcome.ts";
 import type { ArtefactDescription } from "../registry/artefact.ts";
 import { type Manifest, signManifest, verifyManifest } from "../registry/manifest.ts";
 import { type ModelCard, modelCardSchema } from "../registry/model_card.ts";
 import {
+  addingPlace,
   CARD_FILE,
   type FolderJudge,
   hasModelFolder,
   MANIFEST_FILE,
   modelFolders,
   readModelFolder,
+  replacedPlace,
 } from "../registry/model_folder.ts";
 import { openModelRecords } from "../registry/model_records.ts";
 import { openModelSigners } from "../registry/model_signers.ts";
@@ -26,7 +29,6 @@ import { sealArtefact } from "../registry/sealed_artefact.ts";
 import { openLog } from "../telemetry/log.ts";
 import { systemClock } from "../time/clock.ts";
 import { newFileKey } from "../vault/sealed_file.ts";
-import { sealedTable } from "../vault/sealed_store.ts";
 
 /** Prints one line for a person. */
 type Print = (line: string) => void;
@@ -38,6 +40,9 @@ const ADD_USAGE = `models:add PATH [options]
   For a graph without a card: --id, --license, --vocabulary FILE, --dimensions N are needed; --texts-max N  --characters-max N
   --tokens-max N  --tokens-total-max N bound a request`;
 const PROGRESS_EVERY_MS = 1000;
+/** A server beside the command reads the store for moments. */
+const SCRUB_TRIES_MAX = 20;
+const SCRUB_RETRY_MS = 100;
 const ROLES_THAT_SEE = "admin,operator,auditor,user";
 const ROLES_THAT_USE = "admin,operator,user";
 const DEFAULT_LIMITS = {
@@ -80,48 +85,86 @@ export async function addModel(config: Config, parameters: readonly string[], pr
   if (config.upstreamModels.some((model) => model.id === id || model.aliases.includes(id))) {
     throw failure(`a model of an upstream is called ${id}`);
   }
-  return await withModels(config, async (judge) => {
-    const { records } = judge;
-    const given = source.manifest === undefined ? undefined : await believed(source.manifest, judge);
-    const places = await cleanPlaces(config.modelsDir, id);
-    try {
-      const sealed = await sealFiles(source, draft, places.adding, print);
-      if (given !== undefined) requireSigned(given, sealed.digests);
-      const standing = (await readModelFolder(config.modelsDir, id, judge, "description")).manifest?.serial ??
-        0;
-      const manifest = given !== undefined && given.serial !== null && source.manifest !== undefined
-        ? { bytes: source.manifest, serial: given.serial, signer: given.signer }
-        : await ownManifest(draft, sealed.digests, standing, judge);
-      const highest = await records.highestSerial(id);
-      if (manifest.serial < highest) {
-        throw failure(`its serial is ${manifest.serial}, and serial ${highest} was accepted already`);
+  return await withModels(config, (judge, store) =>
+    withFolder(config.modelsDir, async () => {
+      const { records, signers } = judge;
+      const given = source.manifest === undefined ? undefined : await believed(source.manifest, judge);
+      const places = await cleanPlaces(config.modelsDir, id);
+      try {
+        const sealed = await sealFiles(source, draft, places.adding, print);
+        if (given !== undefined) requireSigned(given, sealed.digests);
+        const serials = await serialsOf(config, id, judge);
+        if (!serials.isKnown) {
+          print(`${id}: the record of its serial does not open; it counts on from ${serials.highest}`);
+        }
+        if (!(await signers.own()).ok) {
+          print("the record of the own signer does not open: models that it signed must be added again");
+        }
+        const manifest = given !== undefined && given.serial !== null && source.manifest !== undefined
+          ? { bytes: source.manifest, serial: given.serial, signer: given.signer }
+          : await ownManifest(draft, sealed.digests, serials, judge);
+        if (manifest.serial < serials.highest) {
+          throw failure(
+            `its serial is ${manifest.serial}, and serial ${serials.highest} was accepted already`,
+          );
+        }
+        await writeDurably(`${places.adding}/${CARD_FILE}`, sealed.cardBytes);
+        await writeDurably(`${places.adding}/${MANIFEST_FILE}`, manifest.bytes);
+        await syncFolder(places.adding);
+        const manifestSha256 = hash("sha256", manifest.bytes, "hex");
+        // As a server will: what it would refuse takes no good version's place.
+        const { refusals } = await readModelFolder(
+          config.modelsDir,
+          id,
+          {
+            ...judge,
+            records: {
+              ...records,
+              fileKeys: () => Promise.resolve(ok(sealed.keys)),
+              highestSerial: () => Promise.resolve(ok(serials.highest)),
+            },
+          },
+          "everything",
+          places.adding,
+        );
+        if (refusals.length > 0) throw failure(`it would be refused: ${refusals.join(", ")}`);
+        // The keys before the folder: whatever is in the models folder under its own name can be opened.
+        await records.keepFileKeys(id, manifestSha256, manifest.serial, sealed.keys);
+        try {
+          await swapIn(places);
+        } catch (thrown) {
+          await records.dropFileKeys(id, manifestSha256);
+          throw thrown;
+        }
+        await syncFolder(config.modelsDir);
+        await remove(places.replaced);
+        if (!serials.isKnown) await records.raiseSerial(id, serials.highest);
+        // The version that was there until now stays readable for instances that have a copy of it; those before do not.
+        if (await records.destroyFileKeys(id, serials.standing) > 0) {
+          const reason = await scrub(store);
+          if (reason !== undefined) {
+            print(`${id}: the store's files may still hold the keys of older versions: ${reason}`);
+          }
+        }
+        print(`${id}: sealed as serial ${manifest.serial}, signed by ${manifest.signer}`);
+      } catch (thrown) {
+        await remove(places.adding);
+        throw thrown;
       }
-      await writeDurably(`${places.adding}/${CARD_FILE}`, sealed.cardBytes);
-      await writeDurably(`${places.adding}/${MANIFEST_FILE}`, manifest.bytes);
-      await syncFolder(places.adding);
-      // The keys before the folder: whatever is in the models folder under its own name can be opened.
-      await records.keepFileKeys(id, hash("sha256", manifest.bytes, "hex"), manifest.serial, sealed.keys);
-      await swapIn(config.modelsDir, places);
-      // The version that was there until now stays readable for instances that have a copy of it; those before do not.
-      await records.destroyFileKeys(id, standing);
-      print(`${id}: sealed as serial ${manifest.serial}, signed by ${manifest.signer}`);
-    } catch (thrown) {
-      await remove(places.adding);
-      throw thrown;
-    }
-    const isDisabled = (await records.state(id))?.enabled === false;
-    print(
-      `${id}: a server that runs takes it up with POST /admin/v1/models/${id}/enable` +
-        (isDisabled ? "; it is disabled until then" : ", another one at its start"),
-    );
-    return 0;
-  });
+      print(
+        `${id}: a server that runs takes it up with POST /admin/v1/models/${id}/enable` +
+          (await isEnabled(id, judge) ? ", another one at its start" : "; it is disabled until then"),
+      );
+      return 0;
+    }));
 }
 
 /** Prints every model of the models folder with what is known of it without reading its files. */
 export async function listModels(config: Config, print: Print): Promise<number> {
   return await withModels(config, async (judge) => {
-    const own = await judge.signers.own();
+    const ownSigner = await judge.signers.own();
+    const own = ownSigner.ok ? ownSigner.value : undefined;
+    if (!ownSigner.ok) print("own signer: its record does not open");
     if (own !== undefined) print(`own signer ${own.id}\n  public key ${encodeBase64url(own.publicKey)}`);
     for (const id of modelFolders(config.modelsDir)) {
       const { card, manifest, isSealed, refusals } = await readModelFolder(
@@ -130,14 +173,13 @@ export async function listModels(config: Config, print: Print): Promise<number> 
         judge,
         "description",
       );
-      const state = await judge.records.state(id);
       print(
         `${id}  ${
           refusals.length > 0
             ? `refused: ${refusals.join(", ")}`
-            : state?.enabled === false
-            ? "disabled"
-            : "enabled"
+            : await isEnabled(id, judge)
+            ? "enabled"
+            : "disabled"
         }` +
           `, ${isSealed ? "sealed" : "plain"}`,
       );
@@ -197,7 +239,7 @@ export async function removeModel(
     "models:remove ID --yes",
   );
   if (!modelCardSchema.shape.id.safeParse(id).success) throw failure(`"${id}" is no model's id`);
-  return await withModels(config, async ({ records }) => {
+  return await withModels(config, async ({ records }, store) => {
     if (!hasModelFolder(config.modelsDir, id)) throw new Fault("not_found", `there is no model ${id}`);
     if (!yes) {
       print(
@@ -205,15 +247,31 @@ export async function removeModel(
       );
       return 1;
     }
-    // A server records it at its next start: the trail is of one process.
-    await records.noteRemoval(id);
-    const destroyed = await records.destroyFileKeys(id);
-    for (const name of [id, `.adding-${id}`, `.replaced-${id}`]) await remove(`${config.modelsDir}/${name}`);
-    print(`${id}: deleted, with the keys of ${destroyed} ${destroyed === 1 ? "version" : "versions"}`);
-    print(
-      `${id}: a server that runs has it in memory until POST /admin/v1/models/${id}/disable, or until it stops`,
-    );
-    return 0;
+    return await withFolder(config.modelsDir, async () => {
+      // A server records it at its next start: the trail is of one process.
+      await records.noteRemoval(id);
+      const destroyed = await records.destroyFileKeys(id);
+      const reason = await scrub(store);
+      if (reason !== undefined) {
+        print(`${id}: its keys are deleted, but the store's files may still hold them: ${reason}`);
+        print(
+          `${id}: its folder is still there. Run this again; where that does not help, stop the server first`,
+        );
+        return 1;
+      }
+      const { folder, adding, replaced } = placesOf(config.modelsDir, id);
+      for (const path of [folder, adding, replaced]) await remove(path);
+      print(`${id}: deleted, with the keys of ${destroyed} ${destroyed === 1 ? "version" : "versions"}`);
+      if (config.redisUrl !== undefined) {
+        print(
+          `${id}: files of Redis hold the keys, sealed, until they are written anew: BGREWRITEAOF and BGSAVE`,
+        );
+      }
+      print(
+        `${id}: a server that runs has it in memory until POST /admin/v1/models/${id}/disable, or until it stops`,
+      );
+      return 0;
+    });
   });
 }
 
@@ -388,15 +446,39 @@ async function sealOne(
   return sealed;
 }
 
-/** A manifest of our own: the version after the highest that was accepted, and after the one that stands there. */
+/** How far a model's versions are counted. */
+interface Serials {
+  /** The highest that was accepted; where no record says so, the highest of a version that was added. */
+  readonly highest: number;
+  /** Whether a record says so, or there is none. */
+  readonly isKnown: boolean;
+  /** Of the version in its place; 0: none that is believed. */
+  readonly standing: number;
+  /** The highest of a version that was added. */
+  readonly kept: number;
+}
+
+async function serialsOf({ modelsDir }: Config, id: string, judge: FolderJudge): Promise<Serials> {
+  const { manifest } = await readModelFolder(modelsDir, id, judge, "description");
+  const accepted = await judge.records.highestSerial(id);
+  const kept = await judge.records.highestKeptSerial(id);
+  return {
+    highest: accepted.ok ? accepted.value : kept,
+    isKnown: accepted.ok,
+    standing: manifest?.serial ?? 0,
+    kept,
+  };
+}
+
+/** A manifest of our own, of the version after all others. */
 async function ownManifest(
   { id, license }: ModelCard,
   files: ReadonlyMap<string, string>,
-  standing: number,
-  { records, signers }: FolderJudge,
+  { highest, standing, kept }: Serials,
+  { signers }: FolderJudge,
 ): Promise<{ readonly bytes: Uint8Array<ArrayBuffer>; readonly serial: number; readonly signer: string }> {
   const signer = await signers.ensureOwn();
-  const serial = Math.max(await records.highestSerial(id), standing) + 1;
+  const serial = Math.max(highest, standing, kept) + 1;
   const addedAt = new Date(systemClock.now()).toISOString();
   const bytes = await signManifest({ model: id, files, serial, license, addedAt }, signer);
   return { bytes, serial, signer: signer.id };
@@ -405,30 +487,74 @@ async function ownManifest(
 /** Where the folders of a model are while it is added. */
 interface Places {
   readonly folder: string;
-  /** Begins with a dot, as no model does: no server looks at it. */
   readonly adding: string;
   readonly replaced: string;
 }
 
+function placesOf(directory: string, id: string): Places {
+  return {
+    folder: `${directory}/${id}`,
+    adding: addingPlace(directory, id),
+    replaced: replacedPlace(directory, id),
+  };
+}
+
 /** Mends what a crash left, and makes an empty folder to seal into. */
 async function cleanPlaces(directory: string, id: string): Promise<Places> {
-  const places = {
-    folder: `${directory}/${id}`,
-    adding: `${directory}/.adding-${id}`,
-    replaced: `${directory}/.replaced-${id}`,
-  };
+  const places = placesOf(directory, id);
   if (exists(places.replaced) && !exists(places.folder)) await Deno.rename(places.replaced, places.folder);
   await remove(places.replaced);
   await remove(places.adding);
-  await Deno.mkdir(places.adding, { recursive: true });
+  await Deno.mkdir(places.adding);
   return places;
 }
 
-async function swapIn(directory: string, { folder, adding, replaced }: Places): Promise<void> {
-  if (exists(folder)) await Deno.rename(folder, replaced);
-  await Deno.rename(adding, folder);
-  await syncFolder(directory);
-  await remove(replaced);
+/** Puts the new version in its place. Where it throws, the one before is there. */
+async function swapIn({ folder, adding, replaced }: Places): Promise<void> {
+  const isReplacing = exists(folder);
+  if (isReplacing) await Deno.rename(folder, replaced);
+  try {
+    await Deno.rename(adding, folder);
+  } catch (thrown) {
+    if (isReplacing) await Deno.rename(replaced, folder);
+    throw thrown;
+  }
+}
+
+/** Changes the models folder while no other command does. The system takes the lock off a process that ends, however it does. */
+async function withFolder<Value>(directory: string, change: () => Promise<Value>): Promise<Value> {
+  await Deno.mkdir(directory, { recursive: true });
+  const path = `${directory}/.lock`;
+  using file = await Deno.open(path, { write: true, create: true });
+  const isLocked = await file.tryLock(true);
+  // Whoever had the lock before has taken the file away: then it is nobody's.
+  if (!isLocked || !exists(path) || (await Deno.lstat(path)).ino !== (await file.stat()).ino) {
+    throw failure("another command is changing the models folder; try again when it is done");
+  }
+  try {
+    return await change();
+  } finally {
+    await remove(path);
+  }
+}
+
+/** Takes what was deleted out of the store's files; why that is not done, or undefined. */
+async function scrub(store: Vault["store"]): Promise<string | undefined> {
+  for (let tries = 1;; tries++) {
+    try {
+      await store.scrub();
+      return undefined;
+    } catch (thrown) {
+      if (tries === SCRUB_TRIES_MAX) return toFault(thrown).message;
+    }
+    await new Promise((resolve) => setTimeout(resolve, SCRUB_RETRY_MS));
+  }
+}
+
+/** As a server takes it: of a record that does not open nobody knows what it says. */
+async function isEnabled(id: string, { records }: FolderJudge): Promise<boolean> {
+  const state = await records.state(id);
+  return state.ok && state.value?.enabled !== false;
 }
 
 /** What a manifest that came with a model says; it must be of somebody trusted. */
@@ -446,16 +572,20 @@ function requireSigned(manifest: Manifest, files: ReadonlyMap<string, string>): 
   }
 }
 
-async function withModels(config: Config, run: (judge: FolderJudge) => Promise<number>): Promise<number> {
+async function withModels(
+  config: Config,
+  run: (judge: FolderJudge, store: Vault["store"]) => Promise<number>,
+): Promise<number> {
   const opened: (() => Promise<void> | void)[] = [];
   const log = openLog({ level: "error", clock: systemClock, sink: (bytes) => Promise.resolve(bytes.length) });
   try {
     const { store, keyRing } = await openVault(config, systemClock, log, opened);
-    return await run({
+    const judge = {
       records: openModelRecords(store, keyRing),
-      signers: openModelSigners(sealedTable(store, keyRing, "model_signers"), config.modelSigners),
+      signers: openModelSigners(store, keyRing, config.modelSigners),
       plain: config.modelsPlain,
-    });
+    };
+    return await run(judge, store);
   } finally {
     while (opened.length > 0) await opened.pop()?.();
   }
@@ -481,23 +611,29 @@ function fileName(file: string): string {
   throw failure(`its card names the file "${file}", which is no name inside a folder`);
 }
 
+/** A link is followed nowhere: what is sealed is what lies under the name that was given. */
 function isFolder(path: string): boolean {
-  try {
-    return Deno.statSync(path).isDirectory;
-  } catch {
-    throw failure(`${path} cannot be read`);
-  }
+  const { isDirectory, isSymlink } = infoOf(path);
+  if (isSymlink) throw failure(`${path} is a link`);
+  return isDirectory;
 }
 
 function fileBytes(path: string): number {
+  const { isFile, size } = infoOf(path);
+  if (!isFile) throw failure(`${path} is no file`);
+  return size;
+}
+
+function infoOf(path: string): Deno.FileInfo {
   try {
-    return Deno.statSync(path).size;
+    return Deno.lstatSync(path);
   } catch {
     throw failure(`${path} cannot be read`);
   }
 }
 
 function readFile(path: string): Uint8Array<ArrayBuffer> {
+  fileBytes(path);
   try {
     return Deno.readFileSync(path);
   } catch {

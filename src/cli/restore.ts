@@ -136,7 +136,7 @@ async function recordRestore(config: Config, { madeAt, entries }: BackupManifest
     sink: (bytes) => Promise.resolve(bytes.length),
   });
   try {
-    const { trail } = await openTrust(config, systemClock, log, opened);
+    const { trail } = await openTrust(config, systemClock, log, opened, { isRestored: true });
     await trail.record({
       type: "command.changed",
       command: "restore",

@@ -12,6 +12,8 @@ export interface RotateVaultOptions {
   readonly config: Config;
   /** An access token or an API key of somebody with `vault:rotate`, for a server that runs. */
   readonly token: string | undefined;
+  /** Variables that name a proxy: the runtime would give it the token, on its way to a server on this machine. */
+  readonly proxyVariables: readonly string[];
   readonly print: (line: string) => void;
   /** Records that were looked at, of all. */
   readonly progress: (done: number, total: number) => void;
@@ -96,12 +98,20 @@ async function rotateFolder({ config, print, progress }: RotateVaultOptions): Pr
   }
 }
 
-async function askServer({ config, token, print, progress }: RotateVaultOptions): Promise<number> {
+async function askServer(
+  { config, token, proxyVariables: [proxyVariable], print, progress }: RotateVaultOptions,
+): Promise<number> {
   if (token === undefined) {
     throw new Fault(
       "unavailable",
       `a server runs on ${config.dataDir}. Stop it first; or ask it: POST /admin/v1/vault/rotate; or run this with PORTCULLIS_TOKEN, ` +
         "an access token or an API key of an admin",
+    );
+  }
+  if (proxyVariable !== undefined) {
+    throw new Fault(
+      "unavailable",
+      `${proxyVariable} names a proxy, which would read the token on its way to the server: unset it for this command`,
     );
   }
   const origin = `http://${localAddress(config)}`;

@@ -11,7 +11,7 @@ import { Fault, toFault } from "../faults/fault.ts";
 export interface VerifyAuditOptions {
   readonly directory: string;
   readonly checkpointDirectory: string;
-  /** Who may have signed; without it: the keys that stand beside the trail. */
+  /** Who may have signed, the newest last; without it: the keys that stand beside the trail. */
   readonly trusted?: readonly NoteVerifier[];
   /** Checkpoints that were kept elsewhere. */
   readonly kept?: readonly KeptHead[];

@@ -178,6 +178,7 @@ export function parseConfig(sources: ConfigSources): ConfigOutcome {
     ...issuerMistakes(config),
     ...proxyMistakes(config, sources.proxyVariables ?? []),
     ...redisMistakes(config),
+    ...sharedKeyMistakes(config),
     ...sinkMistakes(config),
     ...keyServiceMistakes(config),
   ];
@@ -372,6 +373,19 @@ function sinkMistakes(config: Config): ConfigMistake[] {
   });
 }
 
+/** A data folder's own key is one instance's, and a rotation there replaces it: nobody else could open what they share. */
+function sharedKeyMistakes({ mode, redisUrl, masterKey, keyServiceUrl }: Config): ConfigMistake[] {
+  // Production demands one in any case.
+  if (mode === "production" || redisUrl === undefined) return [];
+  if (masterKey !== undefined || keyServiceUrl !== undefined) return [];
+  return [{
+    where: variableOf("masterKey"),
+    what: `is missing: all that share the Redis of ${
+      variableOf("redisUrl")
+    } need the same one; make one with: deno task keys`,
+  }];
+}
+
 /** ASVS V12.3.1, V13.2.1: what instances share crosses no network in the clear, and not as everybody. */
 function redisMistakes(config: Config): ConfigMistake[] {
   const address = config.redisUrl === undefined ? undefined : parseRedisAddress(config.redisUrl);
@@ -393,7 +407,7 @@ function redisMistakes(config: Config): ConfigMistake[] {
 
 /** One master key, and no data key on a network in the clear (ASVS V12.3.1), whatever the mode. */
 function keyServiceMistakes(
-  { keyServiceUrl: url, keyServiceToken: token, masterKey }: Config,
+  { keyServiceUrl: url, keyServiceToken: token, masterKey, upstreamProxy }: Config,
 ): ConfigMistake[] {
   if (url === undefined) return [];
   const mistakes: ConfigMistake[] = [];
@@ -403,6 +417,11 @@ function keyServiceMistakes(
   }
   if (!url.startsWith("https:") && !isLoopback(new URL(url).hostname)) {
     const what = "is plain HTTP to another machine, which would read every data key; use https";
+    mistakes.push({ where: variableOf("keyServiceUrl"), what });
+  } else if (!url.startsWith("https:") && upstreamProxy === "environment") {
+    const what = `is plain HTTP, and with ${
+      variableOf("upstreamProxy")
+    }=environment a proxy would read every data key; use https`;
     mistakes.push({ where: variableOf("keyServiceUrl"), what });
   }
   if (token === undefined) {

@@ -20,6 +20,11 @@ export const PROXY_VARIABLES = [
   "all_proxy",
 ] as const;
 
+/** Those of them that are set; an empty one names no proxy. */
+export function setProxyVariables(): readonly string[] {
+  return PROXY_VARIABLES.filter((name) => (readVariable(name) ?? "") !== "");
+}
+
 const TOKEN_VARIABLE = "PORTCULLIS_TOKEN";
 
 /** What a command that asks a running server proves itself with; undefined where it is not set. */
@@ -50,8 +55,7 @@ export function readEnvironment(): EnvironmentOutcome {
     file,
     cores: navigator.hardwareConcurrency,
     storeExists,
-    // An empty one names no proxy.
-    proxyVariables: PROXY_VARIABLES.filter((name) => (readVariable(name) ?? "") !== ""),
+    proxyVariables: setProxyVariables(),
   });
   if (parsed.ok && parsed.config.upstreamProxy === "none" && calledHosts(parsed.config).length > 0) {
     // What cannot be seen may well be set.

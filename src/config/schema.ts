@@ -292,6 +292,11 @@ export const SETTINGS = {
     60_000,
     "Time within which a checkpoint is signed over a new entry of the audit trail, milliseconds.",
   ),
+  auditLostTrail: setting(
+    oneOf("refuse", "begin"),
+    "refuse",
+    "What a start does where the data folder lacks the audit trail that the store remembers: a new one begins knowingly.",
+  ),
   auditSecurityDays: setting(
     integer(1, 36_500),
     365,

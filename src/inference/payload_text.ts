@@ -1,6 +1,7 @@
 // Payload text: what a model was asked and answered, as JSON to be kept. Media stand as their digests and sizes.
 import { hash } from "node:crypto";
 import type { JsonValue } from "../encoding/canonical_json.ts";
+import { encodeUtf8 } from "../encoding/utf8.ts";
 import type { ChatAnswer, ChatPart } from "../engines/chat.ts";
 import type {
   Embeddings,
@@ -19,6 +20,11 @@ export interface MediaDigest {
   readonly sha256: string;
   readonly bytes: number;
 }
+
+/** RFC 2397 §2: media type, perhaps `;base64`, a comma, the data. Where the comma is missing, all that follows counts as data. */
+const DATA_URL_HEAD = /^\s*data:(?:([^,]*),)?/i;
+/** With its parameters. */
+const MEDIA_TYPE_CHARACTERS_MAX = 100;
 
 /** The request in its neutral form. The sound of a transcription passes through and is not there. */
 export function requestText(request: TaskRequest): string {
@@ -81,7 +87,7 @@ function digestOfBase64(text: string): MediaDigest {
     bytes = Uint8Array.fromBase64(text);
   } catch {
     // Whoever reads it takes it as it is: then so it is digested.
-    bytes = new TextEncoder().encode(text);
+    bytes = encodeUtf8(text);
   }
   return digestOf(bytes);
 }
@@ -94,10 +100,13 @@ function partOf(part: ChatPart): JsonValue {
       return { type: "audio", format: part.format, ...digestOfBase64(part.data) };
     case "image": {
       const { url, ...rest } = part;
-      const data = /^data:([^;,]{1,100});base64,/i.exec(url);
-      return data === null
-        ? { ...part }
-        : { ...rest, mediaType: data[1] ?? "", ...digestOfBase64(url.slice(data[0].length)) };
+      const head = DATA_URL_HEAD.exec(url);
+      if (head === null) return { ...part };
+      const [whole, about = ""] = head;
+      const mediaType = about.replace(/;base64$/i, "");
+      const data = url.slice(whole.length);
+      const digest = mediaType === about ? digestOf(encodeUtf8(data)) : digestOfBase64(data);
+      return { ...rest, mediaType: mediaType.slice(0, MEDIA_TYPE_CHARACTERS_MAX), ...digest };
     }
   }
 }

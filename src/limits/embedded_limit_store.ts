@@ -1,7 +1,15 @@
 // The limit store of one instance on its own: rates and places in memory, what a restart must not forget in SQLite.
-import { Fault } from "../faults/fault.ts";
+import { Fault, toFault } from "../faults/fault.ts";
 import { holdKeptMs, holdRefused } from "./decide_cells.ts";
-import type { CountCell, LimitCell, LimitDecision, LimitStore, Tally, UsedCell } from "./limit_store.ts";
+import type {
+  CountCell,
+  LimitCell,
+  LimitDecision,
+  LimitStore,
+  PlaceCell,
+  Tally,
+  UsedCell,
+} from "./limit_store.ts";
 import type { LocalLimitStore } from "./local_limit_store.ts";
 import { RecentMap } from "./recent_map.ts";
 
@@ -11,6 +19,12 @@ const GATHER_MS = 50;
 const GATHERED_MAX = 10_000;
 /** Settled holds kept in mind: more than are settled while anybody may still try again. */
 const SETTLED_MAX = 20_000;
+/** Who asks without a hold never settles; only what memory then refuses is given back, at once. */
+const UNNAMED_KEPT_MS = 60_000;
+/** Sums of which something was given back, kept in mind while whoever was refused meanwhile may look. */
+const GIVEN_BACK_MAX = 20_000;
+/** Beside it others only say what they have, and nothing is taken. */
+const REFUSES: PlaceCell = { kind: "place", key: "never", quota: 0, heldMs: 1 };
 
 /** Tallies of many requests, written as one. */
 interface Batch {
@@ -31,12 +45,19 @@ export interface SumStore extends LimitStore {
 }
 
 /**
- * Joins both into one store, whose decisions are one over both: all or nothing. Where memory refuses, sums are not looked at
- * and say their whole quota. Where no sum is limited, the decision is there at once, SQLite is not asked, and tallies are
+ * Joins both into one store, whose decisions are one over both: all or nothing, and what is taken for a moment and then given back
+ * refuses nobody else. Sums are taken first, and memory right after their answer: between the two nothing of memory is taken that
+ * could have to go back. Where memory refuses, sums are not looked at and say their whole quota. Where no sum is limited, the decision is there at once, SQLite is not asked, and tallies are
  * acknowledged at once and written a moment later; `sums` and `close` write them before anything else. `close` closes both stores.
  */
 export function openEmbeddedLimitStore(memory: LocalLimitStore, sqlite: SumStore): LimitStore {
   const settledHolds = new RecentMap<true>(SETTLED_MAX);
+  /** Holds that took nothing in the end: their sums were taken, and given back. */
+  const undoneHolds = new RecentMap<true>(SETTLED_MAX);
+  /** Takes of sums behind which memory has not decided yet. */
+  const undecided = new Set<Promise<void>>();
+  /** How often something of a sum was given back because memory refused. */
+  const givenBack = new RecentMap<number>(GIVEN_BACK_MAX);
   let gathered: Batch | undefined;
   /** What is being written, or what SQLite did not take. */
   let unwritten: Batch | undefined;
@@ -49,8 +70,7 @@ export function openEmbeddedLimitStore(memory: LocalLimitStore, sqlite: SumStore
     gathered ??= { id: crypto.randomUUID(), books: new Set(), tallies: new Map() };
     for (const tally of tallies) {
       if (tally.amount === 0) continue;
-      // No book's name holds a line end.
-      const key = `${tally.book}\n${tally.key}`;
+      const key = sumName(tally);
       const before = gathered.tallies.get(key);
       gathered.books.add(tally.book);
       gathered.tallies.set(key, before === undefined ? tally : joined(before, tally));
@@ -103,30 +123,73 @@ export function openEmbeddedLimitStore(memory: LocalLimitStore, sqlite: SumStore
     cells: readonly LimitCell[],
     counts: readonly CountCell[],
   ): Promise<readonly LimitDecision[]> {
-    if (counts.length === cells.length) {
-      await writeBefore(counts);
-      return await sqlite.take(hold, cells);
-    }
     const others = cells.filter((cell) => !isCount(cell));
-    const id = hold ?? crypto.randomUUID();
-    const fromMemory = memory.take(id, others);
-    if (!areAllowed(fromMemory)) return inOrder(cells, fromMemory, counts.map(untouched));
-    let fromSqlite: readonly LimitDecision[] = [];
+    // Without a name nothing could be given back.
+    const id = hold ?? (others.length === 0 ? null : crypto.randomUUID());
+    const keptMs = hold === null ? UNNAMED_KEPT_MS : holdKeptMs(cells);
+    for (;;) {
+      const seen = look(others);
+      if (!areAllowed(seen)) return inOrder(cells, seen, counts.map(untouched));
+      await writeBefore(counts);
+      const before = timesGivenBack(counts);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      undecided.add(promise);
+      let fromSqlite: readonly LimitDecision[];
+      try {
+        fromSqlite = await sqlite.take(id, counts, keptMs);
+        if (areAllowed(fromSqlite)) {
+          if (id === null || others.length === 0) return inOrder(cells, [], fromSqlite);
+          const fromMemory = await takeOthers(hold, others, id, counts);
+          return inOrder(cells, fromMemory, areAllowed(fromMemory) ? fromSqlite : counts.map(untouched));
+        }
+      } finally {
+        undecided.delete(promise);
+        resolve();
+      }
+      // Where it was refused for what others had only for a moment, it is asked again.
+      await Promise.all(undecided);
+      if (timesGivenBack(counts) === before) return inOrder(cells, look(others), fromSqlite);
+    }
+  }
+
+  /** What cells of memory say of themselves, nothing taken. */
+  function look(others: readonly LimitCell[]): readonly LimitDecision[] {
+    return memory.take(null, [...others, REFUSES]).slice(0, -1);
+  }
+
+  /** Takes from memory, or gives back what was taken of the sums. */
+  async function takeOthers(
+    hold: string | null,
+    others: readonly LimitCell[],
+    id: string,
+    counts: readonly CountCell[],
+  ): Promise<readonly LimitDecision[]> {
     let isAllowed = false;
     try {
-      await writeBefore(counts);
-      fromSqlite = await sqlite.take(hold, counts, holdKeptMs(cells));
-      isAllowed = areAllowed(fromSqlite);
+      const decisions = memory.take(hold, others);
+      isAllowed = areAllowed(decisions);
+      return decisions;
     } finally {
-      // All of it goes back to where it was. Without a hold nothing is settled later.
-      if (!isAllowed) memory.settle(id, others.map((cell) => ({ cell, used: 0 })), []);
-      else if (hold === null) memory.settle(id, [], []);
+      if (!isAllowed) await giveBack(id, counts);
     }
-    return inOrder(
-      cells,
-      isAllowed ? fromMemory : fromMemory.map((each, at) => givenBack(each, others[at])),
-      fromSqlite,
-    );
+  }
+
+  async function giveBack(id: string, counts: readonly CountCell[]): Promise<void> {
+    try {
+      await sqlite.settle(id, counts.map((cell) => ({ cell, used: 0 })), []);
+    } catch (thrown) {
+      // Not as it was thrown, which may say that nothing was asked: something was taken, and whoever has a hold settles it later.
+      const { message } = toFault(thrown);
+      throw new Fault("unavailable", `Cannot give back what was taken of a sum: ${message}`, {
+        cause: thrown,
+      });
+    }
+    undoneHolds.set(id, true);
+    for (const cell of counts) givenBack.set(sumName(cell), 1 + (givenBack.get(sumName(cell)) ?? 0));
+  }
+
+  function timesGivenBack(counts: readonly CountCell[]): number {
+    return counts.reduce((times, cell) => times + (givenBack.get(sumName(cell)) ?? 0), 0);
   }
 
   async function settleCounts(
@@ -159,7 +222,7 @@ export function openEmbeddedLimitStore(memory: LocalLimitStore, sqlite: SumStore
       const counts = used.filter((each): each is CountedUse => isCount(each.cell));
       // First, and to no effect a second time: a place must not wait for a SQLite that fails.
       memory.settle(hold, used.filter(({ cell }) => !isCount(cell)), []);
-      if (counts.length > 0) return settleCounts(hold, counts, tallies);
+      if (counts.length > 0 && undoneHolds.get(hold) !== true) return settleCounts(hold, counts, tallies);
       if (isFull(tallies)) return settleFull(hold, tallies);
       if (tallies.length > 0) gather(tallies);
       settledHolds.set(hold, true);
@@ -210,16 +273,9 @@ function untouched({ quota }: CountCell): LimitDecision {
   return { allowed: true, remaining: quota, retryAfterMs: 0, resetAfterMs: 0 };
 }
 
-/** What a cell that was taken from says when that is given back. */
-function givenBack(decision: LimitDecision, cell: LimitCell | undefined): LimitDecision {
-  const { remaining, resetAfterMs } = decision;
-  if (cell?.kind !== "rate") return { ...decision, remaining: remaining + 1 };
-  const { amount, windowMs, quota } = cell;
-  return {
-    ...decision,
-    remaining: remaining + amount,
-    resetAfterMs: Math.max(0, resetAfterMs - amount * windowMs / quota),
-  };
+/** No book's name holds a line end. */
+function sumName({ book, key }: { readonly book: string; readonly key: string }): string {
+  return `${book}\n${key}`;
 }
 
 /** Two tallies of one sum as one. */

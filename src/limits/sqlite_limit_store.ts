@@ -6,7 +6,8 @@ import { decideCells, holdKeptMs, holdRefused, SETTLED_KEPT_MS } from "./decide_
 import { drained, filled } from "./gcra.ts";
 import type { LimitCell, LimitDecision, RateCell } from "./limit_store.ts";
 import type { LocalLimitStore } from "./local_limit_store.ts";
-import { inTurns, nextTurn } from "./next_turn.ts";
+import { nextTurn } from "./next_turn.ts";
+import { SUM_PAGE_MAX, type SumPage, type SumPages, sumsByPages } from "./sum_pages.ts";
 
 // NORMAL: a commit is in the file's log before it is answered, and on the disk a moment later. A process that is killed loses
 // nothing; a power cut may lose the last commits (at most what was written since the log was last taken over into the file),
@@ -38,8 +39,12 @@ const BUSY_TIMEOUT_MS = 250;
 /** What has ended leaves the file so often, in small portions: nobody's decision waits for a large one. */
 const SWEEP_EVERY_MS = 1000;
 const SWEPT_MAX = 500;
-/** So many sums are read in one go: nobody's decision waits for a whole book. */
-const PAGE_MAX = 500;
+
+/** The store, whose sums may be read by pages as well. */
+export interface SqliteLimitStore extends LocalLimitStore, SumPages {
+  sumsFrom(book: string, key: string): SumPage;
+  sumsOf(book: string, keys: readonly string[]): SumPage;
+}
 
 /**
  * Opens (or makes) the store.
@@ -47,12 +52,19 @@ const PAGE_MAX = 500;
  * @param clock its wall time, which all processes of a machine share: a restart has to find its periods again
  * @throws Fault `unavailable` when the file cannot be opened
  */
-export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStore {
-  const database = guard("open", () => {
-    const opened = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
-    opened.exec(SCHEMA);
-    return opened;
-  });
+export function openSqliteLimitStore(file: string, clock: Clock): SqliteLimitStore {
+  const database = guard("open", () => new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS }));
+  try {
+    guard("open", () => database.exec(SCHEMA));
+    return storeOver(database, clock);
+  } catch (thrown) {
+    // Whoever tries again opens it again.
+    database.close();
+    throw thrown;
+  }
+}
+
+function storeOver(database: DatabaseSync, clock: Clock): SqliteLimitStore {
   const prepare = (sql: string): StatementSync => guard("prepare", () => database.prepare(sql));
   const selectHold = prepare("SELECT taken_at_ms FROM holds WHERE hold = ? AND ends_at_ms > ?");
   const upsertHold = prepare(
@@ -72,7 +84,7 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
   );
   const selectSums = prepare(
     `SELECT key, sum FROM sums JOIN books USING (book)
-      WHERE book = ? AND key >= ? AND ends_at_ms > ? ORDER BY key LIMIT ${PAGE_MAX}`,
+      WHERE book = ? AND key >= ? AND ends_at_ms > ? ORDER BY key LIMIT ${SUM_PAGE_MAX}`,
   );
   const addSum = prepare(
     `INSERT INTO sums VALUES (?, ?, max(0, ?))
@@ -207,22 +219,9 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
       });
     },
 
-    async sums(book, keys): Promise<ReadonlyMap<string, number>> {
-      const sums = new Map<string, number>();
-      const add = (key: string, sum: number) => sum > 0 && sums.set(key, sum);
-      if (keys !== undefined) {
-        for await (const key of inTurns(keys, PAGE_MAX)) add(key, sumOf(book, key));
-        return sums;
-      }
-      for (let from = "";;) {
-        const page = pageOf(book, from);
-        for (const [key, sum] of page) add(key, sum);
-        const last = page.at(-1)?.[0];
-        if (last === undefined || page.length < PAGE_MAX) return sums;
-        from = last;
-        await nextTurn();
-      }
-    },
+    sums: (book, keys) => sumsByPages({ sumsFrom, sumsOf }, nextTurn, book, keys),
+    sumsFrom,
+    sumsOf,
 
     close(): Promise<void> {
       try {
@@ -233,14 +232,16 @@ export function openSqliteLimitStore(file: string, clock: Clock): LocalLimitStor
     },
   };
 
-  /** Where a page is full, the next begins with its last key. */
-  function pageOf(book: string, from: string): readonly (readonly [string, number])[] {
+  function sumsFrom(book: string, from: string): SumPage {
     return guard("read", () => selectSums.all(book, from, clock.now()))
       .map(({ key, sum }) => [String(key), Number(sum)] as const);
   }
 
-  function sumOf(book: string, key: string): number {
-    return guard("read", () => Number(selectSum.get(book, key, clock.now())?.sum ?? 0));
+  function sumsOf(book: string, keys: readonly string[]): SumPage {
+    return guard(
+      "read",
+      () => keys.map((key) => [key, Number(selectSum.get(book, key, clock.now())?.sum ?? 0)] as const),
+    );
   }
 }
 

@@ -13,7 +13,7 @@ import {
   type ReadModel,
   readModelFolder,
 } from "./model_folder.ts";
-import { MODEL_STATES } from "./model_records.ts";
+import { MODEL_STATES, type ModelState } from "./model_records.ts";
 import { type ServedModel, servedModelOfCard } from "./served_model.ts";
 
 /** The models by their ids. A disabled one is in neither answer. */
@@ -74,6 +74,17 @@ interface Entry {
   readonly digest: string | undefined;
 }
 
+/** What an admin has said of a model, or that it is not to be known. */
+interface Saying extends ModelState {
+  readonly refusals?: readonly string[];
+}
+
+const UNREADABLE: Saying = {
+  enabled: false,
+  version: "record_broken",
+  refusals: [`record_broken: ${MODEL_STATES}`],
+};
+
 /** A card's id; nothing else is looked for in the models folder. */
 const LOCAL_ID = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/;
 
@@ -105,6 +116,8 @@ export async function openCatalog(options: {
   const entries = new Map<string, Entry>();
   /** The last saying about each model that this instance has taken up. */
   const states = new Map<string, string>();
+  /** Sayings of this instance whose writing has not ended: whether they stand is known from the feed, or not yet. */
+  const unconfirmed = new Set<string>();
   const disabled = new Set<string>();
   let byName: ReadonlyMap<string, ServedModel> = new Map();
   let listed: readonly ServedModel[] = [];
@@ -119,7 +132,7 @@ export async function openCatalog(options: {
     );
   }
 
-  async function refuse({ id, refusals }: ReadModel): Promise<void> {
+  async function refuse({ id, refusals }: Pick<ReadModel, "id" | "refusals">): Promise<void> {
     for (const reason of refusals) {
       log.write("error", "model.refused", { model: id, reason });
       await trail.record({ type: "model.refused", model: id, reason });
@@ -186,12 +199,24 @@ export async function openCatalog(options: {
     if (!isSame && isWanted()) await take(found, isWanted);
   }
 
+  /** What an admin has said; where that is not to be known, nothing may be served. */
+  async function lastSaying(id: string): Promise<Saying | undefined> {
+    const state = await records.state(id);
+    return state.ok ? state.value : UNREADABLE;
+  }
+
   /** What another instance has said. */
   async function follow(id: string): Promise<void> {
-    const state = await records.state(id);
-    if (state === undefined || states.get(id) === state.version) return;
+    const state = await lastSaying(id);
+    if (state === undefined) return;
+    // Where our own write ends in a fault although it was made, this is all that tells.
+    if (states.get(id) === state.version && !unconfirmed.has(state.version)) return;
     states.set(id, state.version);
-    if (!state.enabled) return hide(id);
+    if (!state.enabled) {
+      hide(id);
+      if (state.refusals !== undefined) await refuse({ id, refusals: state.refusals });
+      return;
+    }
     disabled.delete(id);
     if (upstream.has(id)) return keepUpstream(id);
     // Not waited for: a feed that waits for a model to load is a feed that is not current.
@@ -202,6 +227,25 @@ export async function openCatalog(options: {
     }).catch((thrown) =>
       log.write("error", "model.not_loaded", { model: id, reason: toFault(thrown).message })
     );
+  }
+
+  /** Writes what an admin says, for all instances and the next start. */
+  async function say(id: string, state: ModelState): Promise<void> {
+    const before = states.get(id);
+    states.set(id, state.version);
+    unconfirmed.add(state.version);
+    try {
+      await records.setState(id, state);
+    } catch (thrown) {
+      // Nobody knows whether it stands: if it does, it is taken up like another's when the feed tells.
+      if (states.get(id) === state.version) {
+        if (before === undefined) states.delete(id);
+        else states.set(id, before);
+      }
+      throw thrown;
+    } finally {
+      unconfirmed.delete(state.version);
+    }
   }
 
   function keepUpstream(id: string): void {
@@ -239,10 +283,11 @@ export async function openCatalog(options: {
     await records.clearRemoval(id);
   }
   for (const id of await records.idsWithState()) {
-    const state = await records.state(id);
+    const state = await lastSaying(id);
     if (state === undefined) continue;
     states.set(id, state.version);
     if (!state.enabled) disabled.add(id);
+    if (state.refusals !== undefined) await refuse({ id, refusals: state.refusals });
   }
   for (const id of upstream.keys()) keepUpstream(id);
   for (const id of foldersOf(modelsDirectory)) {
@@ -283,8 +328,7 @@ export async function openCatalog(options: {
           });
         }
         const state = records.newState(true);
-        states.set(id, state.version);
-        await records.setState(id, state);
+        await say(id, state);
         // Another instance may say otherwise from here on.
         const isCurrent = (): boolean => states.get(id) === state.version;
         if (isCurrent()) disabled.delete(id);
@@ -295,9 +339,7 @@ export async function openCatalog(options: {
     disable: (id) =>
       inTurn(async () => {
         required(id);
-        const state = records.newState(false);
-        states.set(id, state.version);
-        await records.setState(id, state);
+        await say(id, records.newState(false));
         if (!entries.has(id)) keep(entryOf(await read(id, "description"), "disabled"));
         hide(id);
         return required(id);

@@ -48,6 +48,8 @@ const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 const STATEMENT_TYPE = "https://in-toto.io/Statement/v1";
 const PREDICATE_TYPE = "https://model_signing/signature/v1.0";
 const DEPTH_MAX = 16;
+/** Room for what others count by, such as milliseconds since 1970, and far from where a number is no longer exact and none comes after. */
+export const SERIAL_MAX = 2 ** 48;
 const SPKI_PREFIX = Uint8Array.fromHex("302a300506032b6570032100");
 
 const sha256Text = z.string().regex(/^[0-9a-f]{64}$/);
@@ -71,7 +73,7 @@ const statementSchema = z.object({
     resources: z.array(z.object({ name: z.string(), algorithm: z.literal("sha256"), digest: sha256Text }))
       .min(1),
     portcullis: z.object({
-      serial: z.int().min(1),
+      serial: z.int().min(1).max(SERIAL_MAX),
       license: z.string().max(100).optional(),
       added: z.iso.datetime().optional(),
     }).optional(),

@@ -15,6 +15,7 @@ export const CARD_FILE = "card.json";
 export const MANIFEST_FILE = "model.sig";
 /** A manifest or card is text of a few kilobytes; nothing longer is read into memory. */
 const TEXT_BYTES_MAX = 1024 * 1024;
+const REPLACED = ".replaced-";
 
 /** The files of an accepted model, as they were checked. */
 export interface ModelArtefacts {
@@ -45,37 +46,54 @@ export interface FolderJudge {
   readonly plain: "allow" | "refuse";
 }
 
-/** In the order of their names. A link is no folder and is told all the same, so that nobody wonders where a model is. */
+/** Where a model is made; it begins with a dot, as no model's id does. */
+export function addingPlace(directory: string, id: string): string {
+  return `${directory}/.adding-${id}`;
+}
+
+/** Where the version is that another one takes the place of. It is there for a moment, or since a command was killed in it. */
+export function replacedPlace(directory: string, id: string): string {
+  return `${directory}/${REPLACED}${id}`;
+}
+
+/**
+ * In the order of their names. A link is no folder and is told all the same, so that nobody wonders where a model is; so is one of which
+ * there is only the version that was to be replaced.
+ */
 export function modelFolders(directory: string): readonly string[] {
-  return [...Deno.readDirSync(directory)]
-    // What is being added, or was replaced, begins with a dot: no model's id does.
-    .filter((entry) => (entry.isDirectory || entry.isSymlink) && !entry.name.startsWith("."))
-    .map(({ name }) => name).sort();
+  const names = [...Deno.readDirSync(directory)]
+    .filter((entry) => entry.isDirectory || entry.isSymlink)
+    .map(({ name }) => name.startsWith(REPLACED) ? name.slice(REPLACED.length) : name)
+    .filter((name) => !name.startsWith("."));
+  return [...new Set(names)].sort();
 }
 
 /** Whether there is something of this name in the models folder. */
 export function hasModelFolder(directory: string, id: string): boolean {
-  try {
-    const info = Deno.lstatSync(`${directory}/${id}`);
-    return info.isDirectory || info.isSymlink;
-  } catch {
-    return false;
-  }
+  return [`${directory}/${id}`, replacedPlace(directory, id)].some((path) => {
+    try {
+      const info = Deno.lstatSync(path);
+      return info.isDirectory || info.isSymlink;
+    } catch {
+      return false;
+    }
+  });
 }
 
 /**
  * Reads and judges one folder.
  *
  * @param what `description`: card and manifest only · `everything`: the artefacts too, each chunk and digest of them
- * @throws Fault `unavailable` when the store fails
+ * @param folder where it lies, while it is not yet in its place
+ * @throws Fault `unavailable` when the store or the master key fails
  */
 export async function readModelFolder(
   directory: string,
   id: string,
   judge: FolderJudge,
   what: "description" | "everything",
+  folder = `${directory}/${id}`,
 ): Promise<ReadModel> {
-  const folder = `${directory}/${id}`;
   const refused = (reason: string, known: Partial<ReadModel> = {}): ReadModel => ({
     id,
     card: undefined,
@@ -86,6 +104,7 @@ export async function readModelFolder(
     refusals: [reason],
   });
   if (isLink(folder)) return refused("folder_is_a_link");
+  if (!exists(folder) && exists(replacedPlace(directory, id))) return refused("swap_unfinished");
   const cardBytes = readText(folder, CARD_FILE);
   if (!cardBytes.ok) return refused(`card_${cardBytes.reason}`);
   const card = parseModelCard(cardBytes.value);
@@ -96,7 +115,9 @@ export async function readModelFolder(
   // A card that is not what was signed says nothing.
   if (!signed.ok) return refused(signed.reason);
   const manifest = signed.value;
-  const keys = manifest === undefined ? undefined : await judge.records.fileKeys(id, manifest.sha256);
+  const kept = manifest === undefined ? ok(undefined) : await judge.records.fileKeys(id, manifest.sha256);
+  if (!kept.ok) return refused(`${kept.reason}: model_keys`, { card: card.value, manifest, isSealed: true });
+  const keys = kept.value;
   const known = { card: card.value, manifest, isSealed: keys !== undefined };
   const { graph, vocabulary } = card.value.artefacts;
   if (keys === undefined && manifest !== undefined && exists(`${folder}/${sealedName(graph.file)}`)) {
@@ -125,14 +146,20 @@ async function readManifest(
   { records, signers, plain }: FolderJudge,
 ): Promise<Outcome<Manifest | undefined, string>> {
   const bytes = readText(folder, MANIFEST_FILE);
-  const highest = await records.highestSerial(card.id);
+  const read = await records.highestSerial(card.id);
+  if (!read.ok) return no(`${read.reason}: model_serials`);
+  const highest = read.value;
   if (!bytes.ok) {
     if (bytes.reason !== "missing") return no(`manifest_${bytes.reason}`);
     // Whoever could take the manifest away from a model that had one could put anything in its place.
-    return plain === "refuse" || highest > 0 ? no("manifest_missing") : ok(undefined);
+    const hadOne = highest > 0 || await records.hasFileKeys(card.id);
+    return plain === "refuse" || hadOne ? no("manifest_missing") : ok(undefined);
   }
   const verified = await verifyManifest(bytes.value, await signers.trusted());
-  if (!verified.ok) return verified;
+  if (!verified.ok) {
+    const own = await signers.own();
+    return verified.reason === "signer_unknown" && !own.ok ? no(`${own.reason}: model_signers`) : verified;
+  }
   const { serial, files } = verified.value;
   if (serial === null) return no("manifest_without_serial");
   if (serial < highest) return no(`downgrade: serial ${serial} after ${highest}`);
@@ -157,14 +184,14 @@ async function readFile(
 function readText(
   folder: string,
   file: string,
-): Outcome<Uint8Array<ArrayBuffer>, "missing" | "is_no_file" | "too_long"> {
+): Outcome<Uint8Array<ArrayBuffer>, "missing" | "unreadable" | "is_no_file" | "too_long"> {
   try {
     const path = `${folder}/${file}`;
     const info = Deno.lstatSync(path);
     if (!info.isFile) return no("is_no_file");
     return info.size > TEXT_BYTES_MAX ? no("too_long") : ok(Deno.readFileSync(path));
-  } catch {
-    return no("missing");
+  } catch (thrown) {
+    return no(thrown instanceof Deno.errors.NotFound ? "missing" : "unreadable");
   }
 }
 

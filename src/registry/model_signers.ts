@@ -2,8 +2,11 @@
 // that the settings name.
 import { decodeBase64url, encodeBase64url } from "../encoding/base64url.ts";
 import { Fault } from "../faults/fault.ts";
-import type { SealedTable } from "../vault/sealed_store.ts";
+import { no, ok, type Outcome } from "../faults/outcome.ts";
+import type { RecordStore } from "../store/record_store.ts";
+import type { KeyRing } from "../vault/key_ring.ts";
 import { type ModelSigner, signerId, type TrustedSigners } from "./manifest.ts";
+import { modelTable, type RecordBroken } from "./model_table.ts";
 
 /** The installation's own key. */
 export interface OwnSigner extends ModelSigner {
@@ -11,37 +14,36 @@ export interface OwnSigner extends ModelSigner {
   readonly publicKey: Uint8Array<ArrayBuffer>;
 }
 
-/** The signers. */
+/** The signers. Every method throws Fault `unavailable` when the store or the master key fails. */
 export interface ModelSigners {
+  /** Without the own key where its record does not open: nobody then believes what it signed. */
   trusted(): Promise<TrustedSigners>;
   /** The own key; undefined while there is none. */
-  own(): Promise<OwnSigner | undefined>;
-  /** The own key, which is made when there is none. */
+  own(): Promise<Outcome<OwnSigner | undefined, RecordBroken>>;
+  /** The own key, which is made when there is none, or none that opens. */
   ensureOwn(): Promise<OwnSigner>;
 }
 
 const OWN = "own";
 
-/**
- * @param table `model_signers`
- * @param trusted public Ed25519 keys of the settings: 32 bytes each, base64url
- */
-export function openModelSigners(table: SealedTable, trusted: readonly string[]): ModelSigners {
-  async function own(): Promise<OwnSigner | undefined> {
-    const record = await table.get(OWN);
-    if (record === undefined) return undefined;
-    const { pkcs8, publicKey } = record as { readonly pkcs8?: unknown; readonly publicKey?: unknown };
-    const der = bytesOf(pkcs8);
-    const raw = bytesOf(publicKey);
-    const privateKey = await crypto.subtle.importKey("pkcs8", der, "Ed25519", false, ["sign"]);
-    return { id: signerId(raw), privateKey, publicKey: raw };
+/** @param trusted public Ed25519 keys of the settings: 32 bytes each, base64url */
+export function openModelSigners(
+  store: RecordStore,
+  keyRing: KeyRing,
+  trusted: readonly string[],
+): ModelSigners {
+  const table = modelTable(store, keyRing, "model_signers");
+
+  async function own(): Promise<Outcome<OwnSigner | undefined, RecordBroken>> {
+    const record = await table.read(OWN);
+    return record === undefined ? ok(undefined) : await ownSignerIn(record.value);
   }
   return {
     own,
     async trusted() {
       const ownKey = await own();
-      const raws = trusted.map(bytesOf);
-      const all = ownKey === undefined ? raws : [ownKey.publicKey, ...raws];
+      const raws = trusted.flatMap((text) => bytesOf(text) ?? []);
+      const all = ownKey.ok && ownKey.value !== undefined ? [ownKey.value.publicKey, ...raws] : raws;
       return new Map(
         await Promise.all(all.map(async (raw) =>
           [
@@ -52,27 +54,35 @@ export function openModelSigners(table: SealedTable, trusted: readonly string[])
       );
     },
     async ensureOwn() {
-      const standing = await own();
-      if (standing !== undefined) return standing;
+      const record = await table.read(OWN);
+      const standing = await ownSignerIn(record?.value);
+      if (standing.ok) return standing.value;
       const pair = await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"]) as CryptoKeyPair;
       const exported = async (format: "pkcs8" | "raw", key: CryptoKey) =>
         encodeBase64url(new Uint8Array(await crypto.subtle.exportKey(format, key)));
-      // Of two that do so at once one makes it, and both have the same.
-      await table.create(OWN, {
+      const made = {
         pkcs8: await exported("pkcs8", pair.privateKey),
         publicKey: await exported("raw", pair.publicKey),
-      });
-      const made = await own();
-      if (made === undefined) throw new Fault("unavailable", "Cannot sign a model: the store lost the key");
-      return made;
+      };
+      // Of two that do so at once one makes it, and both have the same.
+      await store.write([await table.changeOf(OWN, made, { expects: record?.version ?? "nothing" })]);
+      const kept = await own();
+      if (kept.ok && kept.value !== undefined) return kept.value;
+      throw new Fault("unavailable", "Cannot sign a model: the store lost the key");
     },
   };
 }
 
-function bytesOf(text: unknown): Uint8Array<ArrayBuffer> {
+async function ownSignerIn(value: unknown): Promise<Outcome<OwnSigner, RecordBroken>> {
+  const { pkcs8, publicKey } = (value ?? {}) as { readonly pkcs8?: unknown; readonly publicKey?: unknown };
+  const der = bytesOf(pkcs8);
+  const raw = bytesOf(publicKey);
+  if (der === undefined || raw === undefined) return no("record_broken");
+  const privateKey = await crypto.subtle.importKey("pkcs8", der, "Ed25519", false, ["sign"]);
+  return ok({ id: signerId(raw), privateKey, publicKey: raw });
+}
+
+function bytesOf(text: unknown): Uint8Array<ArrayBuffer> | undefined {
   const bytes = typeof text === "string" ? decodeBase64url(text) : undefined;
-  if (bytes?.ok !== true) {
-    throw new Fault("unavailable", "Cannot read the key of a model signer: it has no known form");
-  }
-  return bytes.value;
+  return bytes?.ok === true ? bytes.value : undefined;
 }

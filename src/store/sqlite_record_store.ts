@@ -15,6 +15,7 @@ const SCHEMA = `
   PRAGMA journal_mode = WAL;
   PRAGMA synchronous = FULL;
   PRAGMA secure_delete = ON;
+  PRAGMA temp_store = MEMORY;
   CREATE TABLE IF NOT EXISTS records (
     collection TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -24,6 +25,18 @@ const SCHEMA = `
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires_at_ms);
 `;
+/**
+ * An empty table has no pages, and `secure_delete` fills those that it had with zeros. In the place of VACUUM, which attaches another file:
+ * Deno allows that to none whose rights to read and write files have bounds.
+ */
+const REWRITE = `
+  CREATE TEMP TABLE rewritten AS SELECT * FROM records;
+  DELETE FROM records;
+  INSERT INTO records SELECT * FROM rewritten;
+  DROP TABLE rewritten;
+`;
+/** Half a second of work. */
+const REWRITTEN_BYTES_MAX = 32 * 1024 * 1024;
 /** 9999-12-31: later than any record lives. */
 const NEVER_MS = 253_402_300_799_999;
 /** What has expired leaves the file with the next write after this; by the index, it costs what there is to delete. */
@@ -37,11 +50,18 @@ const BUSY_TIMEOUT_MS = 250;
  * @throws Fault `unavailable` when the file cannot be opened
  */
 export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
-  const database = guard("open", () => {
-    const opened = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
-    opened.exec(SCHEMA);
-    return opened;
-  });
+  const database = guard("open", () => new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS }));
+  try {
+    guard("open", () => database.exec(SCHEMA));
+    return storeOver(database, clock);
+  } catch (thrown) {
+    // Whoever tries again opens it again.
+    database.close();
+    throw thrown;
+  }
+}
+
+function storeOver(database: DatabaseSync, clock: Clock): RecordStore {
   const prepare = (sql: string): StatementSync => guard("prepare", () => database.prepare(sql));
   const selectOne = prepare(
     "SELECT value FROM records WHERE collection = ? AND key = ? AND expires_at_ms > ?",
@@ -115,16 +135,29 @@ export function openSqliteRecordStore(file: string, clock: Clock): RecordStore {
     });
   }
 
-  /** By `secure_delete` there are zeros where something was deleted or replaced; older pages may still be in the write-ahead log. */
+  /**
+   * By `secure_delete` there are zeros where something was deleted or replaced, but not where a record was moved to another page before
+   * that: so all records are written anew, onto empty pages, while it is not too much for all others to wait. Older pages may still be in the write-ahead log.
+   */
   function scrub(): void {
     // Whoever reads the file keeps the log: to wait for that would hold everybody up.
     database.exec("PRAGMA busy_timeout = 0");
     try {
-      const row = database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
-      if (row?.busy !== 0) throw new Error("somebody else reads it");
+      emptyLog();
+      if (bytesOfPages() <= REWRITTEN_BYTES_MAX) inTransaction(() => database.exec(REWRITE));
+      emptyLog();
     } finally {
       database.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
     }
+  }
+
+  function bytesOfPages(): number {
+    const sql = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()";
+    return Number(database.prepare(sql).get()?.bytes);
+  }
+  function emptyLog(): void {
+    const row = database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
+    if (row?.busy !== 0) throw new Error("somebody else reads it");
   }
 
   const attempt = <Value>(act: string, run: () => Value): Promise<Value> => {

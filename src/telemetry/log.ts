@@ -26,8 +26,36 @@ const WAITING_CHARACTERS_MAX = 4 * 1024 * 1024;
 // JSON leaves DEL, C1 controls and line separators as they are; a terminal or a line reader may act on them (ASVS V16.4.1).
 const UNSAFE = /[\u007f-\u009f\u2028\u2029]/g;
 
-/** Standard output of the process. */
-export const standardOutput: LogSink = (bytes) => Deno.stdout.write(bytes);
+const LINE_FEED = new TextEncoder().encode("\n");
+
+/** Standard output of the process, for the log and whoever else writes lines there. */
+export const standardOutput: LogSink = wholeLines((bytes) => Deno.stdout.write(bytes));
+
+/**
+ * A sink of whole lines, each with its line feed, for all who share it: one call after the other, it takes all bytes or rejects. Where
+ * it rejected in the midst of a line, that line is ended before the next.
+ */
+export function wholeLines(sink: LogSink): LogSink {
+  let isMidLine = false;
+  let last: Promise<unknown> = Promise.resolve();
+  return (lines) => {
+    const writing = last.then(() => write(lines));
+    last = writing.catch(() => {});
+    return writing;
+  };
+
+  async function write(lines: Uint8Array): Promise<number> {
+    if (isMidLine) await writePart(LINE_FEED);
+    for (let rest = lines; rest.length > 0;) rest = rest.subarray(await writePart(rest));
+    return lines.length;
+  }
+
+  async function writePart(bytes: Uint8Array): Promise<number> {
+    const taken = await sink(bytes);
+    if (taken > 0) isMidLine = bytes[taken - 1] !== LINE_FEED[0];
+    return taken;
+  }
+}
 
 /**
  * Opens a log.
@@ -35,7 +63,8 @@ export const standardOutput: LogSink = (bytes) => Deno.stdout.write(bytes);
  * @param level lines below it are not written
  */
 export function openLog(options: { level: LogLevel; clock: Clock; sink: LogSink }): Log {
-  const { clock, sink } = options;
+  const { clock } = options;
+  const sink = wholeLines(options.sink);
   const least = LOG_LEVELS.indexOf(options.level);
   const encoder = new TextEncoder();
   let waiting = "";
@@ -57,12 +86,12 @@ export function openLog(options: { level: LogLevel; clock: Clock; sink: LogSink 
     await new Promise<void>((resolve) => setTimeout(resolve, 0));
     while (waiting !== "") {
       if (dropped > 0) waiting += line("error", "log.lines_dropped", { lines: dropped });
-      let bytes = encoder.encode(waiting);
+      const bytes = encoder.encode(waiting);
       const atStake = dropped + waitingLines;
       waiting = "";
       waitingLines = dropped = 0;
       try {
-        while (bytes.length > 0) bytes = bytes.subarray(await sink(bytes));
+        await sink(bytes);
       } catch {
         // A full disk or a closed pipe. There is no other place to say so; audit and answers do not depend on it.
         dropped += atStake;

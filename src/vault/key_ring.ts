@@ -57,6 +57,16 @@ export interface KeyRing {
    */
   reseal(place: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer> | undefined>;
   /**
+   * A value that this ring has sealed, under the key that the store has as the active one now: what to write where the key that it was
+   * sealed under takes nothing new any more. Throws Fault `unavailable` when it does not open, or store or master key cannot be used.
+   */
+  sealAgain(place: string, sealed: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Whether the data key is there that sealed a value, which another instance may have made meanwhile; also true of what no data key
+   * sealed. Throws Fault `unavailable` when store or master key cannot be used.
+   */
+  holdsKeyOf(value: Uint8Array<ArrayBuffer>): Promise<boolean>;
+  /**
    * A keyed pseudonym (HMAC-SHA-256, 22 characters for 128 bits): the same for the same text and purpose, and no way
    * back without the key. For look-up keys and for audit records.
    */
@@ -88,8 +98,13 @@ export interface KeyRing {
    */
   rewrap(before: (id: string) => Promise<void>): Promise<number>;
   /**
-   * Destroys a key: nothing that it sealed opens any more, from no copy of the store's own files either. Throws Fault `internal` for
-   * one that is in use · `unavailable` when the store cannot be used: then it may be destroyed again.
+   * From now on the store takes nothing new that this key sealed, on no instance and in no command beside; what is there still opens.
+   * Throws Fault `internal` for one that is in use · `unavailable` when the store cannot be used: then it may be retired again.
+   */
+  retire(id: string): Promise<void>;
+  /**
+   * Destroys a key: nothing that it sealed opens any more; as soon as the store is scrubbed, from no copy of its own files either.
+   * Throws Fault `internal` for one that is in use · `unavailable` when the store cannot be used: then it may be destroyed again.
    */
   destroy(id: string): Promise<void>;
 }
@@ -108,10 +123,14 @@ const MARK_KEY = "id";
 const MARK_BYTES = 16;
 const KEY_BYTES = 32;
 const DATA_KEY_ID = /^key_[0-9a-hjkmnp-tv-z]{26}$/;
-/** Record keys are `KIND.ID`: the newest of a kind sorts last. */
 type KeyKind = "seal" | "pseudonym";
+/**
+ * Record keys are `KIND.ID`: the newest of a kind sorts last. A key that seals is moved from `seal` to `retired` before it is destroyed:
+ * every write names the place of the keys of its values (`dataKeyPlaceOf`), and that one is empty then.
+ */
+type RecordKind = KeyKind | "retired";
 
-/** Where the data key rests that sealed a value; undefined for what no data key sealed. */
+/** Where the data key rests that sealed a value, as long as more may be sealed under it; undefined for what no data key sealed. */
 export function dataKeyPlaceOf(bytes: Uint8Array<ArrayBuffer>): RecordPlace | undefined {
   const id = sealingKeyIdIn(bytes);
   return id !== undefined && DATA_KEY_ID.test(id)
@@ -137,20 +156,23 @@ export async function openKeyRing(
   // A key of its own. No pseudonym can be this key: what those are made of holds a NUL.
   const hashKey = createHmac("sha256", pseudonymKey).update("keyed_hash").digest();
 
-  /** By their ids, the newest last. */
+  /** By their ids. */
   let sealingKeys: ReadonlyMap<string, SealingKey> = new Map();
   let newest: SealingKey | undefined;
   let lastReading: Promise<void> = Promise.resolve();
 
   async function keep(records: readonly StoredRecord[]): Promise<void> {
     const kept = new Map<string, SealingKey>();
+    let last: SealingKey | undefined;
     for (const record of records) {
       const { kind, id } = parseRecordKey(record.key);
-      if (kind !== "seal") continue;
-      kept.set(id, sealingKeys.get(id) ?? await importSealingKey(id, await unwrap(master, record)));
+      if (kind === "pseudonym") continue;
+      const key = sealingKeys.get(id) ?? await importSealingKey(id, await unwrap(master, record));
+      kept.set(id, key);
+      if (kind === "seal") last = key;
     }
     sealingKeys = kept;
-    newest = [...kept.values()].at(-1);
+    newest = last;
   }
   /** One at a time: what is at hand never goes back to what was read before. */
   function reload(): Promise<void> {
@@ -188,6 +210,19 @@ export async function openKeyRing(
       const from = id === undefined || id === to.id ? undefined : sealingKeys.get(id);
       return from && await reseal(from, to, place, sealed);
     },
+    async sealAgain(place, sealed) {
+      // Also where it is destroyed by now, and the next reading drops it.
+      const from = await sealingKey(sealingKeyIdOf(sealed));
+      await reload();
+      const to = activeKey();
+      return from.id === to.id ? sealed : await reseal(from, to, place, sealed);
+    },
+    async holdsKeyOf(value) {
+      const id = sealingKeyIdIn(value);
+      if (id === undefined || !DATA_KEY_ID.test(id) || sealingKeys.has(id)) return true;
+      await reload();
+      return sealingKeys.has(id);
+    },
     pseudonym(purpose, text) {
       const digest = createHmac("sha256", pseudonymKey).update(`${purpose}\0`).update(encodeUtf8(text))
         .digest();
@@ -206,7 +241,7 @@ export async function openKeyRing(
         const { kind, id } = parseRecordKey(key);
         return {
           id,
-          kind,
+          kind: kind === "pseudonym" ? kind : "seal",
           state: kind === "pseudonym" || key === active ? "active" : "retired",
           createdAtMs: timeOfId(id),
           isUnderNewestMasterKey: await master.isCurrent(value),
@@ -226,24 +261,46 @@ export async function openKeyRing(
     },
     async rewrap(before) {
       let rewrapped = 0;
-      for (const { key, value } of await listKeys(store)) {
-        if (await master.isCurrent(value)) continue;
-        await before(parseRecordKey(key).id);
-        const raw = await unwrap(master, { key, value });
-        // Where another instance was quicker, it is done.
-        const after = await master.wrap(placeOf(key), raw);
-        await store.replace(DATA_KEY_TABLE, [{ key, before: value, after }]);
-        rewrapped++;
+      for (let mustLookAgain = true; mustLookAgain;) {
+        mustLookAgain = false;
+        for (const { key, value } of await listKeys(store)) {
+          if (await master.isCurrent(value)) continue;
+          await before(parseRecordKey(key).id);
+          const raw = await unwrap(master, { key, value });
+          const after = await master.wrap(placeOf(key), raw);
+          // Where another instance was quicker, it is done, or the key was retired.
+          if (await store.replace(DATA_KEY_TABLE, [{ key, before: value, after }]) === 0) {
+            mustLookAgain = true;
+          }
+          rewrapped++;
+        }
       }
       return rewrapped;
+    },
+    async retire(id) {
+      await reload();
+      if (activeKey().id === id) {
+        throw new Fault("internal", `Cannot retire the data key ${id}: it is in use`);
+      }
+      const [from, to] = [recordKeyOf("seal", id), recordKeyOf("retired", id)];
+      for (let isMoved = false; !isMoved;) {
+        const value = await store.get(DATA_KEY_TABLE, from);
+        if (value === undefined) break;
+        isMoved = await store.write([
+          { table: DATA_KEY_TABLE, key: from, value: undefined, expects: value },
+          { table: DATA_KEY_TABLE, key: to, value },
+        ]);
+      }
+      await reload();
     },
     async destroy(id) {
       await reload();
       if (activeKey().id === id) {
         throw new Fault("internal", `Cannot destroy the data key ${id}: it is in use`);
       }
-      await store.delete(DATA_KEY_TABLE, recordKeyOf("seal", id));
-      await store.scrub();
+      await store.write((["retired", "seal"] as const).map((kind) => (
+        { table: DATA_KEY_TABLE, key: recordKeyOf(kind, id), value: undefined }
+      )));
       await reload();
     },
   };
@@ -312,20 +369,22 @@ async function unwrap(master: MasterKey, { key, value }: StoredRecord): Promise<
   }
 }
 
-function recordKeyOf(kind: KeyKind, id: string): string {
+function recordKeyOf(kind: RecordKind, id: string): string {
   return `${kind}.${id}`;
 }
 
-function parseRecordKey(key: string): { readonly kind: KeyKind; readonly id: string } {
+function parseRecordKey(key: string): { readonly kind: RecordKind; readonly id: string } {
   const [kind, id] = key.split(".");
-  if ((kind !== "seal" && kind !== "pseudonym") || id === undefined) {
+  if ((kind !== "seal" && kind !== "pseudonym" && kind !== "retired") || id === undefined) {
     throw new Fault("unavailable", `Cannot read data key ${key}: its kind is unknown`);
   }
   return { kind, id };
 }
 
+/** What the wrapping is bound to: a retired key is moved as it is. */
 function placeOf(key: string): string {
-  return `${DATA_KEY_TABLE}/${key}`;
+  const { kind, id } = parseRecordKey(key);
+  return `${DATA_KEY_TABLE}/${kind === "retired" ? recordKeyOf("seal", id) : key}`;
 }
 
 function lostKeys(): Fault {

@@ -19,7 +19,13 @@ export async function openOwnMasterKey(file: string): Promise<MasterKey> {
   await readOrMakePrivateFile(file, generateMasterKey);
   return masterKeyFrom({
     read: () => parseMasterKeys(readText(file)),
-    renew: () => Promise.resolve(write(file, [generateMasterKey(), ...keysIn(file)])),
+    renew() {
+      const keys = keysIn(file);
+      // Of several, the first is from a replacement that did not come to its end: it goes on, instead of adding one with each try.
+      return Promise.resolve(
+        keys.length > 1 ? parseMasterKeys(keys.join("\n")) : write(file, [generateMasterKey(), ...keys]),
+      );
+    },
     settle() {
       const [current = "", ...older] = keysIn(file);
       return Promise.resolve(older.length === 0 ? parseMasterKeys(current) : write(file, [current]));

@@ -15,7 +15,7 @@ export function makePrivateFile(file: string): void {
   if (((Deno.statSync(file).mode ?? 0o600) & 0o777) !== 0o600) Deno.chmodSync(file, 0o600);
 }
 
-/** The text of a private file, made by `make` when there is none. Never overwrites. */
+/** The text of a private file, made by `make` when there is none. Never overwrites: of those who make it at one moment, all get one text. */
 export async function readOrMakePrivateFile(
   file: string,
   make: () => string | Promise<string>,
@@ -23,13 +23,30 @@ export async function readOrMakePrivateFile(
   const existing = readPrivateFile(file);
   if (existing !== undefined) return existing;
   const text = await make();
-  writeNewFile(file, encodeUtf8(text));
-  return text;
+  const beside = writeBeside(file, encodeUtf8(text));
+  try {
+    // Unlike a renaming, this fails where somebody else was quicker.
+    Deno.linkSync(beside, file);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  } finally {
+    Deno.removeSync(beside);
+  }
+  syncFolderOf(file);
+  return readPrivateFile(file) ?? text;
 }
 
 /** Puts another text in the place of a private file's, or makes it: at any moment it holds the one or the other as a whole. */
 export function replacePrivateFile(file: string, text: string): void {
-  writeNewFile(file, encodeUtf8(text));
+  Deno.renameSync(writeBeside(file, encodeUtf8(text)), file);
+  // What crashes left may hold what was just replaced.
+  const [folder, name] = splitPath(file);
+  for (const entry of Deno.readDirSync(folder)) {
+    if (entry.name.startsWith(`${name}.`) && entry.name.endsWith(".new")) {
+      Deno.removeSync(`${folder}/${entry.name}`);
+    }
+  }
+  syncFolderOf(file);
 }
 
 /** The text of a private file; undefined where there is none. Throws Fault `unavailable` where others may read it. */
@@ -54,25 +71,27 @@ function readBytes(file: string): Uint8Array<ArrayBuffer> | undefined {
   }
 }
 
-/** Written beside and renamed, so that a crash leaves either no file or a whole one. */
-function writeNewFile(file: string, bytes: Uint8Array): void {
-  const beside = `${file}.new`;
-  const handle = Deno.openSync(beside, { write: true, create: true, truncate: true, mode: 0o600 });
+/** A whole new file beside another, under a name that nobody else takes: a crash leaves the other as it was. */
+function writeBeside(file: string, bytes: Uint8Array): string {
+  const beside = `${file}.${crypto.randomUUID()}.new`;
+  const handle = Deno.openSync(beside, { write: true, createNew: true, mode: 0o600 });
   try {
-    // A file that a crash left here keeps its own mode otherwise.
-    if (Deno.build.os !== "windows") Deno.chmodSync(beside, 0o600);
     for (let written = 0; written < bytes.length;) written += handle.writeSync(bytes.subarray(written));
     handle.syncSync();
   } finally {
     handle.close();
   }
-  Deno.renameSync(beside, file);
+  return beside;
+}
+
+/** The name is durable only when the folder is: a store that outlives its key would be lost. */
+function syncFolderOf(file: string): void {
   if (Deno.build.os === "windows") return;
-  // The name is durable only when the folder is: a store that outlives its key would be lost.
-  const folder = Deno.openSync(file.slice(0, file.lastIndexOf("/")) || ".", { read: true });
-  try {
-    folder.syncSync();
-  } finally {
-    folder.close();
-  }
+  using folder = Deno.openSync(splitPath(file)[0], { read: true });
+  folder.syncSync();
+}
+
+function splitPath(file: string): readonly [folder: string, name: string] {
+  const at = file.lastIndexOf("/");
+  return at < 0 ? [".", file] : [file.slice(0, at) || "/", file.slice(at + 1)];
 }

@@ -2,15 +2,17 @@
 import { constantTimeEqual } from "../encoding/constant_time_equal.ts";
 import { Fault } from "../faults/fault.ts";
 import type { RecordChange, RecordPlace, RecordStore } from "../store/record_store.ts";
-import { dataKeyPlaceOf } from "./key_ring.ts";
-import { isSameVersion } from "./sealed_store.ts";
+import { dataKeyPlaceOf, type KeyRing } from "./key_ring.ts";
+import { isSameVersion, placeOf } from "./sealed_store.ts";
 
 /**
  * The same store, with two differences. A write that expects a version finds it also where it was resealed since it was read, however long
- * ago. And nothing is written that a destroyed key sealed: while the store does not hold a value's key, the write is a Fault
- * `unavailable`, and nothing of it is made.
+ * ago. And nothing is written that a retired or destroyed key sealed: its values are sealed again under the active key, and where they do
+ * not open any more, the write is a Fault `unavailable`, and nothing of it is made.
+ *
+ * @param keyRing has sealed what is written
  */
-export function openResealedStore(store: RecordStore): RecordStore {
+export function openResealedStore(store: RecordStore, keyRing: Pick<KeyRing, "sealAgain">): RecordStore {
   async function write(
     changes: readonly RecordChange[],
     standing: readonly RecordPlace[] = [],
@@ -18,13 +20,10 @@ export function openResealedStore(store: RecordStore): RecordStore {
     for (let wanted = changes;;) {
       const keys = keysOf(wanted);
       if (await store.write(wanted, [...standing, ...keys])) return true;
-      const resealed = await asResealed(wanted);
-      if (resealed === undefined) {
-        await requireKeys(keys);
-        return false;
-      }
+      const next = await asResealed(wanted) ?? await underStandingKeys(wanted, keys);
+      if (next === undefined) return false;
       // Another look: this comes to an end, for each round needs another rotation in between.
-      wanted = resealed;
+      wanted = next;
     }
   }
 
@@ -45,12 +44,27 @@ export function openResealedStore(store: RecordStore): RecordStore {
     return isResealed ? found : undefined;
   }
 
-  async function requireKeys(keys: readonly RecordPlace[]): Promise<void> {
-    for (const { table, key } of keys) {
-      if (await store.get(table, key) === undefined) {
-        throw new Fault("unavailable", `Cannot write a sealed value: its key ${key} was destroyed meanwhile`);
-      }
-    }
+  /** The changes with values that may be written; undefined where all of them may. */
+  async function underStandingKeys(
+    changes: readonly RecordChange[],
+    keys: readonly RecordPlace[],
+  ): Promise<readonly RecordChange[] | undefined> {
+    const gone = new Set<string>();
+    for (const { table, key } of keys) if (await store.get(table, key) === undefined) gone.add(key);
+    if (gone.size === 0) return undefined;
+    return await Promise.all(changes.map(async (change): Promise<RecordChange> => {
+      const { table, key, value } = change;
+      const place = newKeyOf(change);
+      return value === undefined || place === undefined || !gone.has(place.key)
+        ? change
+        : { ...change, value: await sealAgain(placeOf(table, key), value) };
+    }));
+  }
+
+  async function sealAgain(place: string, value: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+    const again = await keyRing.sealAgain(place, value);
+    if (again !== value) return again;
+    throw new Fault("unavailable", "Cannot write a sealed value: its key was destroyed meanwhile");
   }
 
   return {
@@ -66,12 +80,16 @@ export function openResealedStore(store: RecordStore): RecordStore {
 /** The keys under which something new is to rest, each once. */
 function keysOf(changes: readonly RecordChange[]): readonly RecordPlace[] {
   const keys = new Map<string, RecordPlace>();
-  for (const { value, expects } of changes) {
-    if (value === undefined || isEqual(value, expects)) continue;
-    const place = dataKeyPlaceOf(value);
+  for (const change of changes) {
+    const place = newKeyOf(change);
     if (place !== undefined) keys.set(place.key, place);
   }
   return [...keys.values()];
+}
+
+/** The key of a value that is not there already. */
+function newKeyOf({ value, expects }: RecordChange): RecordPlace | undefined {
+  return value === undefined || isEqual(value, expects) ? undefined : dataKeyPlaceOf(value);
 }
 
 function isEqual(value: Uint8Array | undefined, expects: RecordChange["expects"]): boolean {

@@ -20,7 +20,8 @@ export interface RotationState {
   readonly state: "running" | "done" | "blocked" | "failed";
   /**
    * `keys`: the data keys are wrapped under the newest master key, and the new one is made · `reseal`: values are put under it · `settle`:
-   * instances that do not know of it yet get their time · `check`: nothing may be found under an older key · `destroy`: the older keys go.
+   * instances that do not know of it yet get their time · `check`: the older keys take nothing new, and nothing may be found under them ·
+   * `destroy`: they go.
    */
   readonly phase: "keys" | "reseal" | "settle" | "check" | "destroy";
   /** The new key; null: not made yet. */
@@ -35,7 +36,7 @@ export interface RotationState {
   readonly total: number;
   /** How many values are under the new key because of it. */
   readonly resealed: number;
-  /** Why it is blocked or failed. */
+  /** Why it is blocked or failed; of one that is done, what it found to be lost. */
   readonly reason: string | null;
 }
 
@@ -77,8 +78,8 @@ export interface VaultRotationOptions {
   readonly recordKey: (id: string, change: DataKeyChange) => Promise<void>;
   /** Keys that are no data keys and change with them, once a rotation. */
   readonly rotateOthers?: () => Promise<void>;
-  /** Told why it waits, or what blocks it. */
-  readonly onFault: (fault: Fault, is: "waiting" | "blocked") => void;
+  /** Told why it waits, what blocks it, or that there are values whose keys are gone: no rotation can do anything about these. */
+  readonly onFault: (fault: Fault, is: "waiting" | "blocked" | "lost") => void;
   /** Without a sign of life for so long, by the clock of whoever waits, an instance is dead; 15 seconds by default. */
   readonly deadAfterMs?: number;
 }
@@ -97,7 +98,7 @@ const DEAD_AFTER_MS = 15_000;
 const RETRY_MS = 1000;
 const RETRY_MS_MAX = 30_000;
 const FAULT_TOLD_EVERY_MS = 60_000;
-const UNOPENED_TOLD_MAX = 5;
+const TOLD_MAX = 5;
 const STATES: readonly string[] = ["running", "done", "blocked", "failed"];
 const PHASES: readonly string[] = ["keys", "reseal", "settle", "check", "destroy"];
 
@@ -217,15 +218,23 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
     });
     return total;
   }
-  /** Looks at every record once; how many values were under an older key. Throws Blocked where some do not open. */
-  async function pass(): Promise<number> {
+  /**
+   * Looks at every record once; how many values were under an older key, and where those are whose key is nowhere. Throws Blocked where
+   * some do not open.
+   */
+  async function pass(): Promise<{ readonly found: number; readonly lost: readonly string[] }> {
     let [found, done] = [0, 0];
     const unopened: string[] = [];
+    const lost: string[] = [];
     await everyPage(async (table, page) => {
       const replacements: Replacement[] = [];
       for (const { key, value: before } of page) {
         // Plain values stay as they are.
         if (dataKeyPlaceOf(before) === undefined) continue;
+        if (!await keyRing.holdsKeyOf(before)) {
+          lost.push(`${table}/${key}`);
+          continue;
+        }
         const after = await keyRing.reseal(placeOf(table, key), before).catch(() => null);
         if (after === null) unopened.push(`${table}/${key}`);
         else if (after !== undefined) replacements.push({ key, before, after });
@@ -238,10 +247,9 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
       await show({ table, done, total: Math.max(mine().total, done), resealed });
     });
     if (unopened.length > 0) {
-      const some = unopened.slice(0, UNOPENED_TOLD_MAX).join(", ");
-      throw new Blocked(`${unopened.length} values do not open, the first of them: ${some}`);
+      throw new Blocked(`${unopened.length} values do not open, the first of them: ${someOf(unopened)}`);
     }
-    return found;
+    return { found, lost };
   }
   async function settle(): Promise<void> {
     for (let leftMs = settleMs; leftMs > 0; leftMs -= BEAT_MS) {
@@ -260,12 +268,16 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
     const old = (await keyRing.keys()).filter(({ state }) => state === "retired").map(({ id }) => id);
     await advance({ phase: "reseal", done: 0, total: await count() });
     // Again until nothing is found: what was being written when the key changed may have come behind the first look.
-    while (await pass() > 0);
+    while ((await pass()).found > 0);
+    let checked: Awaited<ReturnType<typeof pass>>;
     do {
       await advance({ phase: "settle", table: null });
       await settle();
       await advance({ phase: "check", done: 0 });
-    } while (await pass() > 0);
+      // Before the look: what it does not find, nobody writes behind it.
+      for (const id of old) await keyRing.retire(id);
+      checked = await pass();
+    } while (checked.found > 0);
     await advance({ phase: "destroy", table: null });
     for (const id of old) {
       await recordKey(id, "destroyed");
@@ -273,7 +285,12 @@ export async function openVaultRotation(options: VaultRotationOptions): Promise<
     }
     // Also where a process died between the end of a key and this.
     await store.scrub();
-    await advance({ state: "done", endedAtMs: clock.now(), reason: null });
+    const { lost } = checked;
+    const reason = lost.length === 0
+      ? null
+      : `${lost.length} values are lost, for their data keys are gone, the first of them: ${someOf(lost)}`;
+    await advance({ state: "done", endedAtMs: clock.now(), reason });
+    if (reason !== null) onFault(new Fault("unavailable", `Cannot reseal everything: ${reason}`), "lost");
   }
 
   function begin(): Standing {
@@ -426,6 +443,10 @@ function parseStanding(bytes: Uint8Array<ArrayBuffer>): Standing {
     STATES.includes(fields.state) && PHASES.includes(fields.phase);
   if (!isKnown) throw new Fault("unavailable", "Cannot read a vault rotation: the record has no known form");
   return fields;
+}
+
+function someOf(places: readonly string[]): string {
+  return places.slice(0, TOLD_MAX).join(", ");
 }
 
 function runsAlready(): Fault {

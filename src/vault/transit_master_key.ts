@@ -35,6 +35,7 @@ const START_WAIT_FIRST_MS = 250;
 /** What the service answers; N is the version of its key. */
 const CIPHERTEXT = /^vault:v([1-9]\d{0,8}):[A-Za-z0-9+/]{16,4096}={0,2}$/;
 const PROBE_PLACE = "probe";
+const TOKEN = /^[\x21-\x7e]{1,4096}$/;
 
 /**
  * Reaches the service and tries both acts, so that a start does not succeed with a token that may do one of them only.
@@ -110,13 +111,13 @@ interface Service {
 type JsonObject = Readonly<Record<string, JsonValue>>;
 
 function openService({ url, mount, key, namespace, caCertificates, readToken }: TransitSettings): Service {
+  let token = tokenOf(readToken());
   const client = Deno.createHttpClient({
     ...(caCertificates === undefined ? {} : { caCerts: [caCertificates] }),
     // It is called a few times a year: a connection kept so long is closed over there.
     poolMaxIdlePerHost: 0,
   });
   const closing = new AbortController();
-  let token = readToken();
 
   async function post(act: string, body: JsonObject): Promise<Answer> {
     const ending = new AbortController();
@@ -153,7 +154,7 @@ function openService({ url, mount, key, namespace, caCertificates, readToken }: 
   async function call(act: "encrypt" | "decrypt", body: JsonObject): Promise<JsonObject> {
     try {
       let answer = await post(act, body);
-      const renewed = answer.status === 403 ? readToken() : token;
+      const renewed = answer.status === 403 ? tokenOf(readToken()) : token;
       if (renewed !== token) {
         token = renewed;
         answer = await post(act, body);
@@ -174,6 +175,12 @@ function openService({ url, mount, key, namespace, caCertificates, readToken }: 
       client.close();
     },
   };
+}
+
+/** As the settings demand it; the runtime's words about a header that cannot be sent would repeat it. */
+function tokenOf(text: string): string {
+  if (TOKEN.test(text)) return text;
+  throw failure("its token is malformed; allowed: 1 to 4096 printable characters without spaces");
 }
 
 interface Answer {
@@ -255,6 +262,7 @@ class ServiceFault extends Fault {
 }
 
 function faultOf(thrown: unknown): ServiceFault {
+  if (thrown instanceof ServiceFault) return thrown;
   if (thrown instanceof Refusal) return new ServiceFault(thrown.message, thrown.mayPass, thrown);
   // The runtime's words: they name the address and what failed.
   const words = thrown instanceof Error ? thrown.message : "unknown";

@@ -10,11 +10,15 @@ import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { openEvent } from "../../src/audit/sealed_event.ts";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { parseTreeHead, type TreeHead } from "../../src/audit/tree_head.ts";
 import { Fault } from "../../src/faults/fault.ts";
+import { manualClock } from "../support/manual_clock.ts";
+import { rewriteTrail } from "./forged_trail.ts";
 import {
   numbered,
   numberedUpTo,
-  signingKeyOf,
+  rotatedKeys,
+  TIME_MS,
   TRAIL_KEYS,
   TrailFolder,
   trailOptions,
@@ -141,6 +145,21 @@ for (const [name, subject] of [["on disk", onDisk], ["in memory", inMemory]] as 
     strictEqual(it.trail.healthy(), true);
   });
 
+  Deno.test(`the trail ${name} takes events that belong together in their order, or none of them`, async () => {
+    await using it = await subject();
+    await it.trail.recordAll(numberedUpTo(3));
+    deepStrictEqual(it.recorded(), numberedUpTo(3));
+    const endless: AuditEvent = { type: "model.refused", model: "m", reason: "x".repeat(70_000) };
+    await rejects(
+      it.trail.recordAll([numbered(4), endless]),
+      (thrown) => thrown instanceof Fault && thrown.kind === "internal",
+    );
+    await it.trail.record(numbered(5));
+    deepStrictEqual(it.recorded(), [...numberedUpTo(3), numbered(5)]);
+    it.breakIt();
+    await rejects(it.trail.recordAll(numberedUpTo(7, 6)), unavailable());
+  });
+
   Deno.test(`the trail ${name} takes strings that hold anything`, async () => {
     await using it = await subject();
     await it.trail.record(
@@ -218,6 +237,32 @@ Deno.test("events recorded together share their fsync (group commit)", async () 
   await requireIntact(folder);
 });
 
+Deno.test("events that belong together are refused as a whole where there is no room for all of them", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { waitingMax: 300 });
+  const many = Promise.all(numberedUpTo(298).map((event) => trail.record(event)));
+  await rejects(trail.recordAll(numberedUpTo(301, 299)), unavailable(/298 events wait/));
+  await Promise.all([many, trail.recordAll(numberedUpTo(300, 299))]);
+  strictEqual(trail.batchCount(), 1);
+  // Where only characters lack, for the large one that comes first.
+  const large = (number: number): AuditEvent => ({
+    type: "model.refused",
+    model: String(number),
+    reason: "x".repeat(65_000),
+  });
+  const wide = Promise.all(Array.from({ length: 257 }, (_, number) => trail.record(large(number))));
+  await rejects(trail.recordAll([large(257), numbered(301)]), unavailable(/257 events wait/));
+  await wide;
+  await rejects(trail.recordAll(numberedUpTo(301)), unavailable(/0 events wait/));
+  await trail.record(numbered(302));
+  await trail.close();
+  deepStrictEqual(
+    folder.numbers().filter((number) => !isNaN(number)),
+    [...Array.from({ length: 300 }, (_, index) => index + 1), 302],
+  );
+  await requireIntact(folder);
+});
+
 Deno.test("close waits for the events that were taken", async () => {
   await using folder = new TrailFolder();
   const trail = await open(folder);
@@ -257,7 +302,7 @@ Deno.test("a record rejects when the folder was deleted under the server, and no
   await rejects(trail.record(numbered(2)), unavailable());
   strictEqual(trail.healthy(), false);
   Deno.mkdirSync(folder.directory);
-  await rejects(trail.record(numbered(3)), unavailable(/missing/));
+  await rejects(trail.record(numbered(3)), unavailable(/the server remembers one of 1 entries/));
   strictEqual(trail.healthy(), false);
   deepStrictEqual([...Deno.readDirSync(folder.directory)], []);
   await trail.close();
@@ -275,6 +320,92 @@ Deno.test("a record rejects when the folder was replaced by an older copy", asyn
   await rejects(trail.record(numbered(3)), unavailable());
   await rejects(trail.record(numbered(3)), unavailable(/ends before entry 2/));
   await trail.close();
+});
+
+/** Copies both folders to a place beside them, or back from there. */
+function copyBoth(from: string, to: string): void {
+  for (const name of ["trail", "checkpoint"]) {
+    Deno.mkdirSync(`${to}/${name}`, { recursive: true });
+    for (const file of Deno.readDirSync(`${from}/${name}`)) {
+      Deno.copyFileSync(`${from}/${name}/${file.name}`, `${to}/${name}/${file.name}`);
+    }
+  }
+}
+
+function emptyBoth(folder: TrailFolder): void {
+  for (const directory of [folder.directory, folder.checkpointDirectory]) {
+    for (const { name } of Deno.readDirSync(directory)) Deno.removeSync(`${directory}/${name}`);
+  }
+}
+
+const TAKEN_BACK: { how: string; replace: (folder: TrailFolder, older: string) => void; words: RegExp }[] = [
+  { how: "emptied", replace: emptyBoth, words: /there is none, and the server remembers one of 9 entries/ },
+  {
+    how: "put back to an older state",
+    replace(folder, older) {
+      emptyBoth(folder);
+      copyBoth(older, folder.root);
+    },
+    words: /it ends before entry 9, which the server remembers/,
+  },
+  {
+    how: "written anew without their signed checkpoints",
+    replace(folder) {
+      rewriteTrail(folder, [[numbered(666), ...numberedUpTo(9, 2)]]);
+      Deno.removeSync(folder.signedPath);
+    },
+    words: /is not the entry that the server remembers/,
+  },
+];
+
+for (const { how, replace, words } of TAKEN_BACK) {
+  for (const dies of [false, true]) {
+    Deno.test(`a server whose folders were ${how} goes on with nothing but what it has written${dies ? ", also when its worker dies" : ""}`, async () => {
+      await using folder = new TrailFolder();
+      const clock = manualClock(TIME_MS);
+      const trail = await open(folder, { clock, startWorker: () => startStubDisk(folder) });
+      try {
+        await Promise.all(numberedUpTo(5).map((event) => trail.record(event)));
+        await until(() => folder.notes().length > 0);
+        copyBoth(folder.root, `${folder.root}/older`);
+        await Promise.all(numberedUpTo(9, 6).map((event) => trail.record(event)));
+        copyBoth(folder.root, `${folder.root}/newest`);
+        replace(folder, `${folder.root}/older`);
+        if (dies) Deno.writeTextFileSync(`${folder.root}/disk.die`, "");
+        await rejects(trail.record(numbered(10)), unavailable());
+        let thrown: unknown;
+        for (let turn = 0; turn < 200 && !words.test(String(thrown)); turn++) {
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          await trail.record(numbered(11)).catch((reason) => thrown = reason);
+        }
+        unavailable(words)(thrown);
+        strictEqual(trail.healthy(), false);
+        // It goes on by itself when what it has written is back.
+        emptyBoth(folder);
+        copyBoth(`${folder.root}/newest`, folder.root);
+        await until(() => trail.healthy());
+        await trail.record(numbered(12));
+      } finally {
+        await trail.close();
+      }
+      deepStrictEqual(folder.numbers(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 12]);
+      await requireIntact(folder);
+    });
+  }
+}
+
+Deno.test("whoever opens a trail is told of each signed checkpoint, the last one before the close is over", async () => {
+  await using folder = new TrailFolder();
+  const told: TreeHead[] = [];
+  const trail = await open(folder, { checkpointEntriesMax: 3, onSigned: (head) => told.push(head) });
+  for (const event of numberedUpTo(5)) await trail.record(event);
+  await trail.close();
+  deepStrictEqual(told.map(({ size }) => size), [1, 4, 5]);
+  const heads = folder.notes().map((note) => parseTreeHead(note.slice(0, note.indexOf("\n\n") + 1)));
+  deepStrictEqual(heads, told.map((value) => ({ ok: true, value })));
+  const again = await open(folder, { onSigned: (head) => told.push(head) });
+  await again.close();
+  deepStrictEqual(told.slice(2).map(({ size }) => size), [5, 5]);
 });
 
 Deno.test("on a disk that hangs, records reject in time, later ones at once, and the trail mends when it answers", async () => {
@@ -454,6 +585,27 @@ Deno.test("a worker that dies interrupts nothing: the inferences go on", async (
   strictEqual(folder.entries().some(({ event }) => event.type === "inference.interrupted"), false);
 });
 
+Deno.test("an outcome that is refused at the door is owed as what was told of it, once", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { timeoutMs: 300, startWorker: () => startStubDisk(folder) });
+  await Promise.all(["req_1", "req_2"].map((request) => trail.record(started(request))));
+  hang(folder);
+  await rejects(trail.record(numbered(1)), unavailable(/no answer/));
+  const [one, two] = [finished("completed"), { ...finished("completed"), request: "req_2" }];
+  await rejects(trail.recordAll([numbered(2), one], { ...one, outcome: "unavailable" }), unavailable());
+  await rejects(trail.recordAll([numbered(3), two]), unavailable());
+  unhang(folder);
+  const ends = () =>
+    folder.entries().map(({ event }) => event).filter(({ type }) => type === "inference.finished");
+  await until(() => ends().length === 2);
+  await trail.close();
+  deepStrictEqual(ends().map(({ request, outcome }) => [request, outcome]), [
+    ["req_1", "unavailable"],
+    ["req_2", "completed"],
+  ]);
+  deepStrictEqual(folder.entries().filter(({ event }) => event.type === "server.stopped").length, 1);
+});
+
 // --- Signed checkpoints --------------------------------------------------------------------------------------------
 
 /** How many entries each signed checkpoint of the trail has seen. */
@@ -524,14 +676,14 @@ Deno.test("new keys sign and seal from the next entry on, and the key before han
   const trail = await open(folder, { sealed: true, keys, checkpointEntriesMax: 1 });
   await trail.record(numbered(1));
   await until(() => folder.notes().length === 1);
-  trail.useKeys({ ...keys, signing: signingKeyOf(2), older: [keys.signing], sealing: sealing("akey_t") });
+  trail.useKeys({ ...rotatedKeys(keys, 2), sealing: sealing("akey_t") });
   await until(() => folder.notes().length === 2);
   await trail.record(numbered(2));
   await trail.close();
   deepStrictEqual(folder.entries().map(({ event }) => event.key), ["akey_s", "akey_t"]);
-  deepStrictEqual(folder.notes().map((note) => [note.includes("next-key "), note.match(/^— /gm)?.length]), [
+  deepStrictEqual(folder.notes().map((note) => [note.includes("\nvoucher "), note.match(/^— /gm)?.length]), [
     [false, 1],
-    [true, 2],
+    [true, 1],
     [false, 1],
   ]);
   await requireIntact(folder);

@@ -1,10 +1,18 @@
 // Tests of proofs for single entries: every entry of every small trail, with entries taken out, and every change of a proof.
-import { ok, strictEqual, throws } from "node:assert/strict";
+import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import fc from "fast-check";
 import { checkProof, proveEntry } from "../../src/audit/entry_proof.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { mixedUpTo, thin } from "./thinned_trail.ts";
-import { numberedUpTo, signingKeyOf, TIME_MS, TRAIL_KEYS, TrailFolder, unwritten } from "./trail_folder.ts";
+import {
+  numberedUpTo,
+  rotatedKeys,
+  signingKeyOf,
+  TIME_MS,
+  TRAIL_KEYS,
+  TrailFolder,
+  unwritten,
+} from "./trail_folder.ts";
 
 const TRUSTED = [{ name: TRAIL_KEYS.name, publicKey: TRAIL_KEYS.signing.publicKey }];
 
@@ -75,6 +83,24 @@ Deno.test("a proof of an entry behind the newest signed checkpoint is refused un
   writer.sign();
   writer.close();
   ok(isProven(folder, 5));
+});
+
+Deno.test("a proof holds with every key that signed before, for it has the vouchers, and with no other", async () => {
+  await using folder = new TrailFolder();
+  const second = rotatedKeys(TRAIL_KEYS, 2);
+  const fourth = rotatedKeys(rotatedKeys(second, 3), 4);
+  folder.write(numberedUpTo(2));
+  folder.write(numberedUpTo(3, 3), undefined, { keys: second });
+  for (const number of [4, 5]) folder.write(numberedUpTo(number, number), undefined, { keys: fourth });
+  const proof = proveEntry({ ...folder, seq: 2 });
+  const check = (seed: number): string => {
+    const checked = checkProof(proof, [{ name: TRAIL_KEYS.name, publicKey: signingKeyOf(seed).publicKey }]);
+    return checked.ok ? `entry ${checked.value.entry.seq}` : checked.reason;
+  };
+  deepStrictEqual([1, 2, 3, 4, 5].map(check), [
+    ...[1, 2, 3, 4].map(() => "entry 2"),
+    "unknown_key",
+  ]);
 });
 
 Deno.test("no proof is given from a trail that was tampered with", async () => {

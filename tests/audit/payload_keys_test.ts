@@ -1,5 +1,6 @@
 // Tests of payload keys: one a subject, on record before it is made, gone for good when it is destroyed, for every instance.
 import { deepStrictEqual, match, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { openPayloadKeys } from "../../src/audit/payload_keys.ts";
 import { openPayload, sealPayload } from "../../src/audit/payload_seal.ts";
@@ -7,17 +8,20 @@ import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
+import { openLog } from "../../src/telemetry/log.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { localMasterKey } from "../../src/vault/master_key.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
+import { until } from "./trail_folder.ts";
 
 const ISSUER = "https://ai.example.com";
 const MASTER = new Uint8Array(32).fill(9);
 const unavailable = (thrown: unknown) => thrown instanceof Fault && thrown.kind === "unavailable";
+const NEVER_MS = 2 ** 30;
 
 /** Keys over a store, which counts how often it is read. */
-async function open(store: RecordStore = openMemoryRecordStore(manualClock())) {
+async function open(store: RecordStore = openMemoryRecordStore(manualClock()), retryMs = NEVER_MS) {
   const clock = manualClock();
   const keyRing = await openKeyRing(store, localMasterKey(MASTER), clock);
   const [feed, trail] = [new ManualFeed(), memoryAuditTrail()];
@@ -29,8 +33,45 @@ async function open(store: RecordStore = openMemoryRecordStore(manualClock())) {
       return store.get(table, key);
     },
   };
-  const keys = openPayloadKeys({ store: counted, keyRing, feed, trail, clock });
-  return { store, feed, trail, keys, reads: () => reads };
+  const lines: string[] = [];
+  const sink = (bytes: Uint8Array) => {
+    lines.push(JSON.parse(new TextDecoder().decode(bytes)).event);
+    return Promise.resolve(bytes.length);
+  };
+  const log = openLog({ level: "warn", clock, sink });
+  const keys = openPayloadKeys({ store: counted, keyRing, feed, trail, clock, log, retryMs });
+  return { store, feed, trail, keys, reads: () => reads, lines };
+}
+
+/** A store in SQLite's files, with what is in them. */
+async function withFiles(
+  run: (
+    store: RecordStore,
+    files: { readonly path: string; hold(bytes: Uint8Array): boolean },
+  ) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "portcullis-payload-keys-" });
+  const store = openSqliteRecordStore(`${folder}/store.db`, manualClock());
+  try {
+    await run(store, {
+      path: `${folder}/store.db`,
+      hold: (bytes) =>
+        [...Deno.readDirSync(folder)].some(({ name }) =>
+          Deno.readFileSync(`${folder}/${name}`).toHex().includes(bytes.subarray(20).toHex())
+        ),
+    });
+  } finally {
+    await store.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Somebody who reads the file, such as a backup, until closed. */
+function readerOf(path: string): DatabaseSync {
+  const reader = new DatabaseSync(path, { readOnly: true });
+  reader.exec("BEGIN");
+  reader.prepare("SELECT count(*) FROM records").get();
+  return reader;
 }
 
 Deno.test("a subject's key is made at its first use, with the record of it before, and is the same from then on", async () => {
@@ -137,24 +178,87 @@ Deno.test("a key that was destroyed while it was read is not kept at hand", asyn
 });
 
 Deno.test("a destroyed key is gone from SQLite's files, as it was sealed there", async () => {
-  const folder = await Deno.makeTempDir({ prefix: "portcullis-payload-keys-" });
-  const store = openSqliteRecordStore(`${folder}/store.db`, manualClock());
-  try {
+  await withFiles(async (store, files) => {
     const { keys } = await open(store);
     await keys.keyOf(ISSUER, "usr_1");
     const stored = await keys.find(ISSUER, "usr_1");
     ok(stored);
-    const inFiles = () =>
-      [...Deno.readDirSync(folder)].some(({ name }) =>
-        Deno.readFileSync(`${folder}/${name}`).toHex().includes(stored.version.subarray(20).toHex())
-      );
-    ok(inFiles());
+    ok(files.hold(stored.version));
     await keys.destroy(stored);
-    ok(!inFiles());
-  } finally {
-    await store.close();
-    await Deno.remove(folder, { recursive: true });
+    ok(!files.hold(stored.version));
+    strictEqual(await keys.unscrubbed(ISSUER, "usr_1"), undefined);
+    deepStrictEqual(await store.list("destroyed_payload_keys", { limit: 10 }), []);
+  });
+});
+
+Deno.test("while somebody reads SQLite's files, a destroyed key is told to be unscrubbed, and scrubbed when it is asked for again", async () => {
+  await withFiles(async (store, files) => {
+    const { keys } = await open(store);
+    for (const subject of ["usr_1", "usr_2"]) await keys.keyOf(ISSUER, subject);
+    const stored = await keys.find(ISSUER, "usr_1");
+    ok(stored);
+    const reader = readerOf(files.path);
+    await rejects(keys.destroy(stored), unavailable);
+    strictEqual(await keys.find(ISSUER, "usr_1"), undefined);
+    strictEqual(await keys.unscrubbed(ISSUER, "usr_1"), stored.id);
+    strictEqual(await keys.unscrubbed(ISSUER, "usr_2"), undefined);
+    await rejects(keys.scrub(), unavailable);
+    ok(files.hold(stored.version));
+    reader.close();
+    await keys.scrub();
+    ok(!files.hold(stored.version));
+    strictEqual(await keys.unscrubbed(ISSUER, "usr_1"), undefined);
+    await keys.close();
+  });
+});
+
+Deno.test("what could not be scrubbed is scrubbed in the background, also by the next server", async () => {
+  for (const how of ["the same", "the next"]) {
+    await withFiles(async (store, files) => {
+      const { keys, lines } = await open(store, how === "the same" ? 20 : NEVER_MS);
+      await keys.keyOf(ISSUER, "usr_1");
+      const stored = await keys.find(ISSUER, "usr_1");
+      ok(stored);
+      const reader = readerOf(files.path);
+      await rejects(keys.destroy(stored), unavailable);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      ok(files.hold(stored.version));
+      deepStrictEqual(lines, ["payload.key_not_scrubbed"], "told once, however often it is tried");
+      if (how === "the next") await keys.close();
+      reader.close();
+      const next = how === "the next" ? (await open(store)).keys : keys;
+      await until(() => !files.hold(stored.version));
+      await next.close();
+      strictEqual(await next.unscrubbed(ISSUER, "usr_1"), undefined);
+    });
   }
+});
+
+Deno.test("a key whose destruction got no answer is not handed out any more, and is scrubbed", async () => {
+  const memory = openMemoryRecordStore(manualClock());
+  const own = { answers: true, scrubs: 0 };
+  const { keys } = await open({
+    ...memory,
+    async write(changes, standing) {
+      const made = await memory.write(changes, standing);
+      if (!own.answers) throw new Fault("unavailable", "no answer");
+      return made;
+    },
+    scrub() {
+      own.scrubs++;
+      return Promise.resolve();
+    },
+  }, 20);
+  const key = await keys.keyOf(ISSUER, "usr_1");
+  const stored = await keys.find(ISSUER, "usr_1");
+  ok(stored);
+  own.answers = false;
+  await rejects(keys.destroy(stored), unavailable);
+  own.answers = true;
+  notStrictEqual((await keys.keyOf(ISSUER, "usr_1")).id, key.id);
+  await until(() => own.scrubs > 0);
+  await keys.close();
+  strictEqual(await keys.unscrubbed(ISSUER, "usr_1"), undefined);
 });
 
 Deno.test("a record that was altered is no key", async () => {

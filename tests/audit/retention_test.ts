@@ -9,13 +9,22 @@ import {
   type Retention,
   type RetentionOptions,
 } from "../../src/audit/retention.ts";
+import { formatVerifierKey } from "../../src/audit/signed_note.ts";
 import { dueSegments, prepareThinning, putStub, replaceSegment } from "../../src/audit/thin_segment.ts";
 import { START, TrailReader } from "../../src/audit/trail_reader.ts";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
 import type { Log, LogFields } from "../../src/telemetry/log.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { mixedUpTo, prepare, stubNote, thin } from "./thinned_trail.ts";
-import { signingKeyOf, TIME_MS, TRAIL_KEYS, TrailFolder, trailOptions, unwritten } from "./trail_folder.ts";
+import {
+  rotatedKeys,
+  signingKeyOf,
+  TIME_MS,
+  TRAIL_KEYS,
+  TrailFolder,
+  trailOptions,
+  unwritten,
+} from "./trail_folder.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -207,15 +216,23 @@ Deno.test("what somebody else took out before, with a stub that no key of ours h
   await using folder = new TrailFolder();
   writeDays(folder, THREE_DAYS);
   const forged = prepare(folder, 1, ["activity"]);
-  putStub(folder.directory, 1, stubNote(forged, { ...TRAIL_KEYS, signing: signingKeyOf(9) }));
+  const theirs = { ...TRAIL_KEYS, signing: signingKeyOf(9) };
+  putStub(folder.directory, 1, stubNote(forged, theirs));
   replaceSegment(folder.directory, forged.facts);
+  // Nor is it by a key that somebody has put beside the trail.
+  const key = formatVerifierKey({ name: theirs.name, publicKey: theirs.signing.publicKey });
+  Deno.writeTextFileSync(`${folder.checkpointDirectory}/trail.vkey`, `${key}\n`, { append: true });
+  strictEqual(await findingIn(folder), undefined);
   const parts = setUp(folder, 400);
   await passOnce(parts);
   deepStrictEqual(parts.lines[0]?.fields, {
     segment: 1,
-    reason: "the stub of what was taken out before is unknown_key",
+    reason: "entries were taken out before, and no key of ours has signed their stub: verify the trail",
   });
-  match(await findingIn(folder) ?? "", /^stub_wrong audit-000001\.stub/);
+  deepStrictEqual(parts.lines[1], { event: "audit.thinned", fields: { segments: 1, entries: 5 } });
+  const { name, signing } = TRAIL_KEYS;
+  const { finding } = await verifyChain({ ...folder, trusted: [{ name, publicKey: signing.publicKey }] });
+  deepStrictEqual([finding?.kind, finding?.segment], ["stub_wrong", "audit-000001.stub"]);
   strictEqual(
     parts.trail.events.some((event) => event.type === "trail.thinned" && event.segment === 1),
     false,
@@ -290,7 +307,7 @@ Deno.test("an entry from the future stays until its own time, though its segment
   ok(first !== undefined && second !== undefined);
   // One batch: the clock was put forward while it was collected.
   writer.append([unwritten(first), unwritten(first, TIME_MS + 300 * DAY_MS), unwritten(second)]);
-  writer.append([unwritten(second, TIME_MS + 301 * DAY_MS)]);
+  writer.append([unwritten(second, TIME_MS + DAY_MS)]);
   writer.sign();
   writer.close();
   const horizon = { security: -Infinity, activity: TIME_MS + 200 * DAY_MS };
@@ -301,6 +318,21 @@ Deno.test("an entry from the future stays until its own time, though its segment
   replaceSegment(folder.directory, thinning.facts);
   deepStrictEqual(kept(folder), [2, 3, 4]);
   strictEqual(await findingIn(folder), undefined);
+});
+
+Deno.test("entries of a clock that stood at 1970 age from the day on which it had been put right", async () => {
+  await using folder = new TrailFolder();
+  const writer = folder.openWriter();
+  for (const event of mixedUpTo(4)) writer.append([unwritten(event, 1000)]);
+  for (const event of mixedUpTo(6, 5)) writer.append([unwritten(event)]);
+  writer.sign();
+  writer.close();
+  await passOnce(setUp(folder, 1));
+  deepStrictEqual(kept(folder), [1, 2, 3, 4, 5, 6]);
+  await passOnce(setUp(folder, 91));
+  deepStrictEqual(kept(folder), [1, 3, 5, 6]);
+  await passOnce(setUp(folder, 366));
+  deepStrictEqual(kept(folder), [5, 6]);
 });
 
 Deno.test("closing in the midst of a pass leaves the trail whole", async () => {
@@ -333,7 +365,7 @@ Deno.test("a pass comes by itself", async () => {
 Deno.test("retention and the trail's own writer work side by side, also over a restart and a new signing key", async () => {
   await using folder = new TrailFolder();
   const clock = manualClock(TIME_MS);
-  const newer = { ...TRAIL_KEYS, signing: signingKeyOf(2), older: [TRAIL_KEYS.signing] };
+  const newer = rotatedKeys(rotatedKeys(TRAIL_KEYS, 2), 3);
   let trail = await openAuditTrail(trailOptions(folder, { clock }));
   for (const event of mixedUpTo(6)) await trail.record(event);
   for (const days of [1, 100]) {
@@ -349,7 +381,8 @@ Deno.test("retention and the trail's own writer work side by side, also over a r
   await trail.record({ type: "server.stopped", reason: "later" });
   await passOnce(setUp(folder, 0, { clock, trail, keys: () => newer, lastWrittenMs: clock.now() }));
   await trail.close();
-  deepStrictEqual(kept(folder), [8, 10, 11, 12, 13]);
+  // The segments of 7 to 9 were closed only when the server was used again: they age from then.
+  deepStrictEqual(kept(folder), [7, 8, 9, 10, 11]);
   strictEqual(await findingIn(folder), undefined);
   const trusted = [{ name: TRAIL_KEYS.name, publicKey: TRAIL_KEYS.signing.publicKey }];
   const { directory, checkpointDirectory } = folder;

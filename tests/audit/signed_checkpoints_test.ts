@@ -9,7 +9,7 @@ import { Fault } from "../../src/faults/fault.ts";
 import {
   numbered,
   numberedUpTo,
-  signingKeyOf,
+  rotatedKeys,
   TIME_MS,
   TRAIL_KEYS,
   TrailFolder,
@@ -19,7 +19,7 @@ import {
 const DAY_MS = 86_400_000;
 const KEY = noteSigner(TRAIL_KEYS.name, TRAIL_KEYS.signing.pkcs8);
 /** The keys after a rotation. */
-const NEXT_KEYS: TrailKeys = { ...TRAIL_KEYS, signing: signingKeyOf(2), older: [TRAIL_KEYS.signing] };
+const NEXT_KEYS: TrailKeys = rotatedKeys(TRAIL_KEYS, 2);
 const NEXT_KEY = noteSigner(TRAIL_KEYS.name, NEXT_KEYS.signing.pkcs8);
 
 /** What a trail's notes say, each verified. */
@@ -90,6 +90,30 @@ Deno.test("the verifier's key is published before its first signature, and later
   strictEqual(parseVerifierKey(lines[0] ?? "").ok, true);
 });
 
+Deno.test("a key that somebody else has published is gone with the next start or change of the key", async () => {
+  await using folder = new TrailFolder();
+  folder.write([numbered(1)]);
+  const path = `${folder.checkpointDirectory}/trail.vkey`;
+  const published = Deno.readTextFileSync(path);
+  Deno.writeTextFileSync(path, `${formatVerifierKey(NEXT_KEY)}\n`, { append: true });
+  folder.write([numbered(2)]);
+  strictEqual(Deno.readTextFileSync(path), published);
+});
+
+Deno.test("keys that changed more than once since the last checkpoint are all vouched for in the next, and in the first of a new trail", async () => {
+  const keys = rotatedKeys(rotatedKeys(NEXT_KEYS, 3), 4);
+  const vouchers = keys.older.map(({ voucher }) => voucher).reverse();
+  await using folder = new TrailFolder();
+  folder.write([numbered(1)], undefined, { keys: NEXT_KEYS });
+  folder.write([numbered(2)], undefined, { keys });
+  folder.write([numbered(3)], undefined, { keys });
+  const [, second, third] = heads(folder, NEXT_KEY, noteSigner(keys.name, keys.signing.pkcs8));
+  deepStrictEqual([second?.vouchers, third?.vouchers], [vouchers.slice(1), undefined]);
+  await using other = new TrailFolder();
+  other.write([numbered(1)], undefined, { keys });
+  deepStrictEqual(heads(other, noteSigner(keys.name, keys.signing.pkcs8))[0]?.vouchers, vouchers);
+});
+
 Deno.test("checkpoints go into a file a month, and never back into an older one", async () => {
   await using folder = new TrailFolder();
   const writer = folder.openWriter();
@@ -106,7 +130,7 @@ Deno.test("checkpoints go into a file a month, and never back into an older one"
   }
 });
 
-Deno.test("when the signing key changes, the one before names the new one, once", async () => {
+Deno.test("when the signing key changes, the voucher of the one before stands in one checkpoint of the new one", async () => {
   await using folder = new TrailFolder();
   const writer = folder.openWriter();
   writer.append([unwritten(numbered(1))]);
@@ -127,11 +151,11 @@ Deno.test("when the signing key changes, the one before names the new one, once"
       const head = opened.ok ? parseTreeHead(opened.value.text) : opened;
       return head.ok ? head.value.size : undefined;
     });
-  deepStrictEqual(sizesUnder(KEY), [1, 1, undefined]);
+  deepStrictEqual(sizesUnder(KEY), [1, undefined, undefined]);
   deepStrictEqual(sizesUnder(NEXT_KEY), [undefined, 1, 2]);
-  deepStrictEqual(heads(folder, KEY, NEXT_KEY).map(({ nextKey }) => nextKey), [
+  deepStrictEqual(heads(folder, KEY, NEXT_KEY).map(({ vouchers }) => vouchers), [
     undefined,
-    formatVerifierKey(NEXT_KEY),
+    NEXT_KEYS.older.map(({ voucher }) => voucher),
     undefined,
   ]);
 });
@@ -141,7 +165,7 @@ Deno.test("a key that changed while no server ran is handed over to at the next 
   folder.write([numbered(1)]);
   folder.write([], undefined, { keys: NEXT_KEYS });
   folder.write([numbered(2)], undefined, { keys: NEXT_KEYS });
-  deepStrictEqual(heads(folder, KEY, NEXT_KEY).map(({ size, nextKey }) => [size, nextKey !== undefined]), [
+  deepStrictEqual(heads(folder, KEY, NEXT_KEY).map(({ size, vouchers }) => [size, vouchers !== undefined]), [
     [1, false],
     [1, true],
     [2, false],

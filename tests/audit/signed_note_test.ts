@@ -109,9 +109,9 @@ Deno.test("a text that would not read back is not signed", () => {
   }
 });
 
-Deno.test("a tree head reads back as it was written, with the next key or without", () => {
+Deno.test("a tree head reads back as it was written, with vouchers or without", () => {
   for (const size of [0, 1, Number.MAX_SAFE_INTEGER]) {
-    for (const more of [{}, { nextKey: VERIFIER_KEY }]) {
+    for (const more of [{}, { vouchers: [NOTE] }, { vouchers: [NOTE, "x"] }]) {
       const head = {
         origin: "portcullis.0123456789abcdef/0011223344556677",
         size,
@@ -136,8 +136,9 @@ Deno.test("a text that is no tree head of ours is refused", () => {
     `${origin}\n${size}\n${root?.slice(4)}\n`,
     `${origin}\n${size}\n${root?.replace("=", "")}\n`,
     `${text}extension\n`,
-    `${text}next-key ${VERIFIER_KEY}x\n`,
-    `${text}next-key ${VERIFIER_KEY}\nmore\n`,
+    `${text}voucher A\n`,
+    `${text}voucher /w==\n`,
+    `${text}voucher QUJD\nmore\n`,
     text.slice(0, -1),
   ];
   for (const each of refused) deepStrictEqual(parseTreeHead(each), { ok: false, reason: "not_a_tree_head" });

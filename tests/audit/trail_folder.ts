@@ -4,6 +4,7 @@ import type { AuditTrailOptions } from "../../src/audit/audit_trail.ts";
 import { classOf } from "../../src/audit/event_class.ts";
 import { eventText } from "../../src/audit/event_text.ts";
 import type { ChainEntry } from "../../src/audit/hash_chain.ts";
+import { signVoucher } from "../../src/audit/key_voucher.ts";
 import { listSegments, segmentName } from "../../src/audit/segment_files.ts";
 import { listCheckpointFiles } from "../../src/audit/signed_checkpoints.ts";
 import { intentStepOf } from "../../src/audit/open_intents.ts";
@@ -128,6 +129,14 @@ export const TRAIL_KEYS: TrailKeys = {
   older: [],
   sealing: undefined,
 };
+
+/** The keys after a change of the signing key to that with this seed. */
+export function rotatedKeys(keys: TrailKeys, seed: number): TrailKeys {
+  const { name, signing: { id, madeAtMs, publicKey, pkcs8 }, older } = keys;
+  const signing = signingKeyOf(seed);
+  const voucher = signVoucher(noteSigner(name, pkcs8), { name, publicKey: signing.publicKey });
+  return { ...keys, signing, older: [{ id, madeAtMs, publicKey, voucher }, ...older] };
+}
 
 /** How a trail is opened in tests: in the clear, with checkpoints at the ends of segments and at the close alone. */
 export function trailOptions(

@@ -1,16 +1,19 @@
 // Tests of the trail's keys.
 import { deepStrictEqual, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
-import { noteSigner } from "../../src/audit/signed_note.ts";
+import { followVouchers, isSameKey } from "../../src/audit/key_voucher.ts";
+import { formatVerifierKey, noteSigner } from "../../src/audit/signed_note.ts";
 import {
   type OpenTrailKeys,
   openTrailKeys,
   TRAIL_KEYS_TABLE,
   type TrailKeys,
+  type TrailSigningKey,
 } from "../../src/audit/trail_keys.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { type KeyRing, openKeyRing } from "../../src/vault/key_ring.ts";
 import { localMasterKey } from "../../src/vault/master_key.ts";
+import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
 
@@ -71,7 +74,7 @@ Deno.test("a sealed trail gets a new sealing key at a start, unless there is one
   strictEqual(plain.sealingKeys().size, 2);
 });
 
-Deno.test("a rotation makes both keys new, keeps the one before, and tells of each before it is stored", async () => {
+Deno.test("a rotation makes both keys new, keeps what verifies the one before, and tells of each before it is stored", async () => {
   const world = await installation();
   const keys = await world.open({ sealed: true });
   const before = keys.current();
@@ -88,10 +91,67 @@ Deno.test("a rotation makes both keys new, keeps the one before, and tells of ea
   deepStrictEqual(records, [["audit_signing", after.signing.id], ["audit_sealing", after.sealing?.id]]);
   notStrictEqual(after.signing.id, before.signing.id);
   notStrictEqual(after.sealing?.id, before.sealing?.id);
-  deepStrictEqual(after.older, [before.signing]);
+  deepStrictEqual(after.older.map(publicPart), [publicPart(before.signing)]);
   await keys.rotate();
-  deepStrictEqual(keys.current().older, [after.signing]);
+  deepStrictEqual(keys.current().older.map(publicPart), [after.signing, before.signing].map(publicPart));
   deepStrictEqual((await world.open({ sealed: true })).current(), keys.current());
+});
+
+/** What may be left of a signing key. */
+function publicPart({ id, madeAtMs, publicKey }: Omit<TrailSigningKey, "pkcs8">) {
+  return { id, madeAtMs, publicKey };
+}
+
+/** Whom somebody trusts who has pinned a key and follows the vouchers. */
+function trustedFrom({ name, older, signing }: TrailKeys, pinned: TrailSigningKey): boolean {
+  const trusted = [{ name, publicKey: pinned.publicKey }];
+  followVouchers(older.map(({ voucher }) => voucher).reverse(), trusted);
+  return trusted.some((key) => isSameKey(key, { name, publicKey: signing.publicKey }));
+}
+
+Deno.test("vouchers lead from every signing key to the newest, and of those that were replaced no private key is left", async () => {
+  const world = await installation();
+  const keys = await world.open();
+  const signing = [keys.current().signing];
+  for (let change = 0; change < 3; change++) {
+    await keys.rotate();
+    signing.push(keys.current().signing);
+  }
+  for (const each of signing) ok(trustedFrom(keys.current(), each));
+  const stranger = { ...keys.current().signing, publicKey: new Uint8Array(32) };
+  strictEqual(trustedFrom(keys.current(), stranger), false);
+  const table = sealedTable(world.store, world.keyRing, TRAIL_KEYS_TABLE);
+  const records = await table.list({ limit: 10 });
+  deepStrictEqual(
+    records.map(({ value }) => Object.hasOwn(Object(value), "pkcs8")),
+    [false, false, false, true],
+  );
+});
+
+Deno.test("the verifier keys are all signing keys, the newest last", async () => {
+  const world = await installation();
+  const keys = await world.open();
+  const lines: string[] = [];
+  const publish = () => {
+    const { name, signing } = keys.current();
+    lines.push(formatVerifierKey({ name, publicKey: signing.publicKey }));
+    strictEqual(keys.verifierKeys(), lines.map((line) => `${line}\n`).join(""));
+  };
+  publish();
+  await keys.rotate();
+  publish();
+  await keys.rotate();
+  publish();
+});
+
+Deno.test("two instances that change the keys at the same moment leave one row of vouchers", async () => {
+  const world = await installation();
+  const [one, other] = [await world.open({ sealed: true }), await world.open({ sealed: true })];
+  const { signing } = one.current();
+  await Promise.all([one.rotate(), other.rotate(), world.keyRing.rotate(() => Promise.resolve())]);
+  const { current } = await world.open({ sealed: true });
+  strictEqual(current().older.length, 2);
+  ok(trustedFrom(current(), signing));
 });
 
 Deno.test("a rotation that cannot be recorded changes nothing", async () => {

@@ -135,6 +135,13 @@ Deno.test("the command verifies with a pinned key, given as it is or as a file, 
   const file = data.file(`# ours\n${OTHER_KEY}\n\n${KEY}\n`);
   strictEqual((await data.verify(data.path, "--key", file)).code, 0);
   strictEqual((await data.verify(data.path, "--key", OTHER_KEY, "--key", KEY)).code, 0);
+  // The newest last.
+  const reversed = await data.verify(data.path, "--key", KEY, "--key", OTHER_KEY);
+  strictEqual(reversed.code, 1);
+  match(
+    reversed.lines[0] ?? "",
+    /^NOT INTACT: checkpoints-2026-01\.jsonl line 2: the newest checkpoint is not signed by the newest of the keys/,
+  );
   const other = await data.verify(data.path, "--key", OTHER_KEY);
   strictEqual(other.code, 1);
   match(other.lines[0] ?? "", /^NOT INTACT: audit-000001\.stub, entry 1: no trusted key has signed the stub/);

@@ -2,18 +2,22 @@
 import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
+import { decodeCheckpoint } from "../../src/audit/checkpoint.ts";
 import { parseKeptHeads } from "../../src/audit/checkpoint_history.ts";
+import { signVoucher } from "../../src/audit/key_voucher.ts";
 import { formatHeader, LINE_BYTES_MAX, type SegmentHeader } from "../../src/audit/segment_files.ts";
 import { parseStubText, type StubFacts, stubName, stubText } from "../../src/audit/segment_stub.ts";
 import { listCheckpointFiles } from "../../src/audit/signed_checkpoints.ts";
 import { noteSigner, type NoteVerifier, signNote } from "../../src/audit/signed_note.ts";
 import type { TrailKeys } from "../../src/audit/trail_keys.ts";
+import { formatTreeHead } from "../../src/audit/tree_head.ts";
 import { type ChainVerdict, verifyChain, type VerifyChainOptions } from "../../src/audit/verify_chain.ts";
 import { adaptCheckpoint, forgedLine, headerOf, rewriteTrail, TIME } from "./forged_trail.ts";
 import { mixedUpTo, thin } from "./thinned_trail.ts";
 import {
   numbered,
   numberedUpTo,
+  rotatedKeys,
   signingKeyOf,
   TIME_MS,
   TRAIL_KEYS,
@@ -390,7 +394,7 @@ Deno.test("verifyChain finds that signed checkpoints were taken away, altered, o
 
 Deno.test("verifyChain follows the signing key through a change, from the older key to the newer and not back", async () => {
   await using folder = new TrailFolder();
-  const newer: TrailKeys = { ...TRAIL_KEYS, signing: signingKeyOf(2), older: [TRAIL_KEYS.signing] };
+  const newer: TrailKeys = rotatedKeys(TRAIL_KEYS, 2);
   folder.write(numberedUpTo(3));
   folder.write(numberedUpTo(5, 4), undefined, { keys: newer });
   folder.write(numberedUpTo(9, 6), undefined, { keys: newer });
@@ -407,6 +411,89 @@ Deno.test("verifyChain follows the signing key through a change, from the older 
     (await verify([{ ...keyOf(newer), publicKey: signingKeyOf(3).publicKey }]))[0],
     `checkpoint_untrusted ${file}:1 0`,
   );
+});
+
+Deno.test("verifyChain follows the signing key through several changes between two checkpoints, and into a trail that began after them", async () => {
+  const second = rotatedKeys(TRAIL_KEYS, 2);
+  const fourth = rotatedKeys(rotatedKeys(second, 3), 4);
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3), undefined, { keys: second });
+  folder.write(numberedUpTo(4, 4), undefined, { keys: fourth });
+  folder.write(numberedUpTo(5, 5), undefined, { keys: fourth });
+  await using later = new TrailFolder();
+  later.write(numberedUpTo(3), undefined, { keys: fourth });
+  const verify = async (of: TrailFolder, seed: number): Promise<string> =>
+    foundIn(await verifyChain({ ...folderOf(of), trusted: [keyWith(seed)] }));
+  for (const seed of [2, 3, 4]) strictEqual(await verify(folder, seed), "nothing");
+  for (const seed of [1, 2, 3, 4]) strictEqual(await verify(later, seed), "nothing");
+  strictEqual(await verify(folder, 5), "checkpoint_untrusted checkpoints-2026-01.jsonl:1 0");
+});
+
+function keyWith(seed: number): NoteVerifier {
+  return { name: TRAIL_KEYS.name, publicKey: signingKeyOf(seed).publicKey };
+}
+
+/** The trail's present state, signed by the key with this seed. */
+function signedNow(folder: TrailFolder, seed: number): string {
+  const checkpoint = decodeCheckpoint(Deno.readFileSync(folder.checkpointPath));
+  ok(checkpoint.ok);
+  const { seq, root } = checkpoint.value;
+  const text = formatTreeHead({ origin: headerOf(folder).origin, size: seq, root });
+  return `${JSON.stringify(signNote(text, [noteSigner(TRAIL_KEYS.name, signingKeyOf(seed).pkcs8)]))}\n`;
+}
+
+Deno.test("verifyChain finds what somebody has written anew who has stolen a key that was replaced since", async () => {
+  const newer = rotatedKeys(TRAIL_KEYS, 2);
+  for (const keepsHandover of [true, false]) {
+    await using folder = new TrailFolder();
+    folder.write(numberedUpTo(3));
+    folder.write(numberedUpTo(4, 4), undefined, { keys: newer });
+    const handover = Deno.readTextFileSync(folder.signedPath);
+    folder.write(numberedUpTo(8, 5), undefined, { keys: newer });
+    const found = async (...seeds: number[]): Promise<string> =>
+      foundIn(await verifyChain({ ...folderOf(folder), trusted: seeds.map(keyWith) }));
+    strictEqual(await found(1, 2), "nothing");
+    strictEqual(await found(2), "nothing");
+    rewriteTrail(folder, [[...numberedUpTo(keepsHandover ? 4 : 3), numbered(666), numbered(667)]]);
+    Deno.writeTextFileSync(folder.signedPath, `${keepsHandover ? handover : ""}${signedNow(folder, 1)}`);
+    const line = keepsHandover ? 3 : 1;
+    strictEqual(await found(1, 2), `checkpoint_retired checkpoints-2026-01.jsonl:${line} 0`);
+    // Nobody can tell without the newer key.
+    strictEqual(
+      await found(1),
+      keepsHandover ? `checkpoint_retired checkpoints-2026-01.jsonl:3 0` : "nothing",
+    );
+    strictEqual(await found(2), `checkpoint_untrusted checkpoints-2026-01.jsonl:${line} 0`);
+  }
+});
+
+Deno.test("verifyChain says of a trail from before a change of the key that a newer key was given", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  const verdict = await verifyChain({ ...folderOf(folder), trusted: [keyWith(1), keyWith(2)] });
+  strictEqual(foundIn(verdict), "checkpoint_retired checkpoints-2026-01.jsonl:1 0");
+  match(verdict.finding?.words ?? "", /the trail is older than that key/);
+  // A key of another installation says nothing.
+  const other = { ...keyWith(2), name: "portcullis.fedcba9876543210" };
+  const trusted = [keyWith(1), other];
+  strictEqual(foundIn(await verifyChain({ ...folderOf(folder), trusted })), "nothing");
+});
+
+Deno.test("verifyChain does not take a key that is only named by an untrusted one", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  const { name, pkcs8 } = { ...signingKeyOf(9), name: TRAIL_KEYS.name };
+  const voucher = signVoucher(noteSigner(name, pkcs8), keyWith(8));
+  const { origin } = headerOf(folder);
+  rewriteTrail(folder, [numberedUpTo(6)]);
+  const checkpoint = decodeCheckpoint(Deno.readFileSync(folder.checkpointPath));
+  ok(checkpoint.ok);
+  const { seq, root } = checkpoint.value;
+  const text = formatTreeHead({ origin, size: seq, root, vouchers: [voucher] });
+  const note = signNote(text, [noteSigner(name, signingKeyOf(8).pkcs8)]);
+  Deno.writeTextFileSync(folder.signedPath, `${JSON.stringify(note)}\n`, { append: true });
+  const verdict = await verifyChain({ ...folderOf(folder), trusted: [keyWith(1)] });
+  strictEqual(foundIn(verdict), "checkpoint_untrusted checkpoints-2026-01.jsonl:2 0");
 });
 
 Deno.test("verifyChain finds nothing where end and checkpoints went back together, and a checkpoint kept elsewhere shows it", async () => {
@@ -556,6 +643,60 @@ Deno.test("verifyChain finds entries that were taken out without a stub, or with
   strictEqual((await found()).startsWith("replaced audit-000001.jsonl:"), true);
 });
 
+Deno.test("verifyChain compares what was taken out with the trail's own records of it, where they can all be read", async () => {
+  const record = (segment: number, removed: number): AuditEvent => (
+    { type: "trail.thinned", segment, first: 1, last: 4, removed, classes: ["activity"] }
+  );
+  // The stub was made on the first day of 2027.
+  const later = Date.parse("2027-01-02T00:00:00.000Z");
+  const found = async (
+    records: readonly AuditEvent[],
+    { endMs = later, sealed = false, thinsNext = false } = {},
+  ): Promise<string> => {
+    await using folder = new TrailFolder();
+    writeDays(folder, [mixedUpTo(4), mixedUpTo(8, 5), [numbered(9)]]);
+    thin(folder, 1, ["activity"]);
+    if (thinsNext) thin(folder, 2, ["activity"]);
+    const sealing = { id: "akey_s", raw: new Uint8Array(32) };
+    const writer = folder.openWriter(undefined, { sealed, keys: { ...TRAIL_KEYS, sealing } });
+    for (const event of records) writer.append([unwritten(event, TIME_MS + 4 * DAY_MS)]);
+    writer.append([unwritten(numbered(10), endMs)]);
+    writer.sign();
+    writer.close();
+    return foundIn(await verifyChain(folder));
+  };
+  const finding = "stub_wrong audit-000001.stub:0 1";
+  strictEqual(await found([record(1, 2)]), "nothing");
+  strictEqual(await found([record(1, 1), record(1, 1)]), "nothing");
+  // Recorded, and tried again after a crash.
+  strictEqual(await found([record(1, 2), record(1, 2)]), "nothing");
+  strictEqual(await found([record(1, 1)]), finding);
+  strictEqual(await found([]), finding);
+  strictEqual(await found([record(2, 2)]), finding);
+  // A copy may end before the record; records are sealed, or have gone themselves.
+  strictEqual(await found([], { endMs: TIME_MS + 5 * DAY_MS }), "nothing");
+  strictEqual(await found([record(1, 1)], { sealed: true }), "nothing");
+  strictEqual(await found([record(1, 1), record(2, 2)], { thinsNext: true }), "nothing");
+});
+
+Deno.test("verifyChain asks whether it is a copy where entries lack that the stubs in it do not tell of", async () => {
+  await using folder = new TrailFolder();
+  await using copy = new TrailFolder();
+  writeDays(folder, [mixedUpTo(4), mixedUpTo(8, 5)]);
+  const copyAll = (from: string, to: string, names: Iterable<{ readonly name: string }>): void => {
+    for (const { name } of names) Deno.copyFileSync(`${from}/${name}`, `${to}/${name}`);
+  };
+  copyAll(folder.checkpointDirectory, copy.checkpointDirectory, Deno.readDirSync(folder.checkpointDirectory));
+  const names = [...Deno.readDirSync(folder.directory)];
+  thin(folder, 1, ["activity"]);
+  copyAll(folder.directory, copy.directory, names);
+  const verdict = await verifyChain(copy);
+  strictEqual(verdict.finding?.kind, "stub_missing");
+  match(verdict.finding.words, /is this a copy .*\*\.stub.* again/);
+  copyAll(folder.directory, copy.directory, [{ name: stubName(1) }]);
+  strictEqual(foundIn(await verifyChain(copy)), "nothing");
+});
+
 Deno.test("verifyChain finds a segment that went with a stub of somebody else, and one whose stub says that entries were kept", async () => {
   await using folder = new TrailFolder();
   writeDays(folder, [mixedUpTo(4), mixedUpTo(8, 5)]);
@@ -610,6 +751,83 @@ Deno.test("verifyChain reports a torn tail apart, and finds nothing else wrong",
     strictEqual(foundIn(verdict), "nothing");
     deepStrictEqual(verdict.tornTail, { segment: "audit-000001.jsonl", line: 5, bytes: tail.length });
     strictEqual(verdict.entries, 3);
+  }
+});
+
+Deno.test("verifyChain reads again what looks wrong behind the checkpoint, for a writer may take bytes back meanwhile", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  const checkpoint = Deno.readFileSync(folder.checkpointPath);
+  folder.writeAndDie(numberedUpTo(5, 4));
+  Deno.writeFileSync(folder.checkpointPath, checkpoint);
+  const whole = Deno.readTextFileSync(folder.segmentPath(1));
+  const [four = "", five = ""] = folder.lines().slice(4);
+  const others = forged(folder.lines()[3], 44);
+  const passing = [
+    whole.replace(four, `${"\0".repeat(50)}${four.slice(50)}`),
+    whole.replace(`${four}\n${five}`, `${others}\n${five}`),
+    whole.replace(five, "x"),
+  ];
+  for (const text of passing) {
+    Deno.writeTextFileSync(folder.segmentPath(1), text);
+    // Both wait in the same loop: this one is first.
+    const timer = setTimeout(() => Deno.writeTextFileSync(folder.segmentPath(1), whole), 1);
+    const verdict = await verifyChain(folder);
+    clearTimeout(timer);
+    strictEqual(foundIn(verdict), "nothing");
+    strictEqual(verdict.entries, 5);
+    strictEqual(verdict.tornTail, undefined);
+  }
+  // What stays wrong is found.
+  Deno.writeTextFileSync(folder.segmentPath(1), passing[1] ?? "");
+  strictEqual(foundIn(await verifyChain(folder)), "replaced audit-000001.jsonl:6 5");
+});
+
+Deno.test("verifyChain takes a hole of zeros behind the checkpoint for a torn tail, and before it for what it is", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  const checkpoint = Deno.readFileSync(folder.checkpointPath);
+  folder.writeAndDie(numberedUpTo(6, 4));
+  const whole = Deno.readTextFileSync(folder.segmentPath(1));
+  const five = folder.lines()[5] ?? "";
+  Deno.writeTextFileSync(folder.segmentPath(1), whole.replace(five, "\0".repeat(five.length)));
+  strictEqual(foundIn(await verifyChain(folder)), "edited audit-000001.jsonl:6 5");
+  Deno.writeFileSync(folder.checkpointPath, checkpoint);
+  const verdict = await verifyChain(folder);
+  strictEqual(foundIn(verdict), "nothing");
+  strictEqual(verdict.entries, 4);
+  const bytes = whole.length - whole.indexOf(five);
+  deepStrictEqual(verdict.tornTail, { segment: "audit-000001.jsonl", line: 6, bytes });
+});
+
+Deno.test("verifyChain finds that stubs, keys or signed checkpoints are no files of their own, or keys too many", async () => {
+  await using folder = new TrailFolder();
+  writeDays(folder, [mixedUpTo(4), mixedUpTo(8, 5)]);
+  thin(folder, 1, ["activity"]);
+  const elsewhere = `${folder.root}/elsewhere`;
+  const found = async (): Promise<string | undefined> => (await verifyChain(folder)).finding?.kind;
+  const paths = [
+    `${folder.directory}/${stubName(1)}`,
+    `${folder.checkpointDirectory}/trail.vkey`,
+    folder.signedPath,
+  ];
+  for (const path of paths) {
+    Deno.renameSync(path, elsewhere);
+    Deno.symlinkSync(elsewhere, path);
+    strictEqual(await found(), "unreadable", path);
+    Deno.renameSync(elsewhere, path);
+    strictEqual(await found(), undefined, path);
+  }
+  const keys = paths[1] ?? "";
+  const text = Deno.readTextFileSync(keys);
+  for (
+    const [changed, kind] of [[text.repeat(20_000), "unreadable"], ["nonsense", "unreadable"], [
+      text,
+      undefined,
+    ]] as const
+  ) {
+    Deno.writeTextFileSync(keys, changed);
+    strictEqual(await found(), kind);
   }
 });
 

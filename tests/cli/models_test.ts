@@ -1,10 +1,16 @@
 // Tests of the commands on models: what can be added, what is refused before anything changes, and what a removal leaves.
+import { Buffer } from "node:buffer";
+import { DatabaseSync } from "node:sqlite";
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { addModel, listModels, removeModel, verifyModels } from "../../src/cli/models.ts";
 import { type Config, parseConfig } from "../../src/config/config.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { signManifest } from "../../src/registry/manifest.ts";
-import { cardOf, foreignSigner, GRAPH, sha256, VOCABULARY } from "../registry/sealed_model.ts";
+import { openLog } from "../../src/telemetry/log.ts";
+import { systemClock } from "../../src/time/clock.ts";
+import { openVault, type Vault } from "../../src/assembly/trust.ts";
+import { openModelRecords } from "../../src/registry/model_records.ts";
+import { breakRecord, cardOf, foreignSigner, GRAPH, sha256, VOCABULARY } from "../registry/sealed_model.ts";
 
 /** A data folder, a models folder and a folder with a model to add; all of it goes away. */
 class Workbench implements Disposable {
@@ -53,6 +59,21 @@ class Workbench implements Disposable {
 
   add(...options: readonly string[]): Promise<string> {
     return this.run(addModel, this.source, ...options);
+  }
+
+  /** Does something with the store, as a server beside the commands does. */
+  async withVault(act: (vault: Vault) => Promise<void>): Promise<void> {
+    const opened: (() => Promise<void> | void)[] = [];
+    const log = openLog({
+      level: "error",
+      clock: systemClock,
+      sink: (bytes) => Promise.resolve(bytes.length),
+    });
+    try {
+      await act(await openVault(this.config, systemClock, log, opened));
+    } finally {
+      while (opened.length > 0) await opened.pop()?.();
+    }
   }
 
   verify = (): Promise<string> => this.run(verifyModels);
@@ -216,6 +237,117 @@ Deno.test("what a crash left beside a model is mended by the next addition", asy
   match(await bench.verify(), /^a: in order \(sealed, serial 2/);
 });
 
+Deno.test("a model whose replacement was broken off is listed and verified as refused, and can be removed", async () => {
+  using bench = new Workbench();
+  await bench.add();
+  Deno.renameSync(`${bench.models}/a`, `${bench.models}/.replaced-a`);
+  match(await bench.run(list), /^a {2}refused: swap_unfinished/m);
+  strictEqual(await bench.verify(), "a: refused: swap_unfinished\n1");
+  match(await bench.run(removeModel, "a", "--yes"), /^a: deleted, with the keys of 1 version$/m);
+  deepStrictEqual(bench.names(), []);
+});
+
+Deno.test("additions at once never meet: each is made or refused, and the last version is in order", async () => {
+  using bench = new Workbench();
+  const all = await Promise.allSettled([bench.add(), bench.add(), bench.add()]);
+  const refused = all.flatMap((each) => each.status === "rejected" ? [String(each.reason)] : []);
+  for (const reason of refused) match(reason, /another command is changing the models folder/);
+  match(await bench.verify(), new RegExp(`^a: in order \\(sealed, serial ${all.length - refused.length},`));
+  deepStrictEqual(bench.names(), ["a"]);
+});
+
+Deno.test("while another command changes the models folder nothing is added or removed; the lock of one that was killed holds up nobody", async () => {
+  using bench = new Workbench();
+  Deno.writeTextFileSync(`${bench.models}/.lock`, "");
+  await bench.add();
+  {
+    using held = Deno.openSync(`${bench.models}/.lock`, { write: true, create: true });
+    strictEqual(held.tryLockSync(true), true);
+    await bench.refuses(/another command/, bench.run(removeModel, "a", "--yes"));
+    await bench.refuses(/another command/, bench.add());
+  }
+  match(await bench.verify(), /^a: in order \(sealed, serial 1,.*\n0$/);
+  match(await bench.add(), /serial 2/);
+  deepStrictEqual(bench.names(), ["a"]);
+});
+
+Deno.test("a version that would be refused takes no good one's place", async () => {
+  using bench = new Workbench();
+  await bench.add();
+  const before = Deno.readFileSync(`${bench.models}/a/model.sig`);
+  await bench.refuses(
+    /it would be refused: seal_broken: graph\.onnx/,
+    addModel(bench.config, [bench.source], (line) => {
+      // Somebody writes to what was sealed.
+      if (line.includes("sealed vocabulary")) {
+        Deno.truncateSync(`${bench.models}/.adding-a/graph.onnx.sealed`, 40);
+      }
+    }),
+  );
+  deepStrictEqual([bench.names(), Deno.readFileSync(`${bench.models}/a/model.sig`)], [["a"], before]);
+  match(await bench.verify(), /^a: in order \(sealed, serial 1/);
+});
+
+Deno.test("an addition that cannot come into its place keeps no key of it", async () => {
+  using bench = new Workbench();
+  await bench.add();
+  await rejects(
+    addModel(bench.config, [bench.source], (line) => {
+      if (line.includes("sealed vocabulary")) {
+        Deno.mkdirSync(`${bench.models}/.replaced-a/full`, { recursive: true });
+      }
+    }),
+    Error,
+  );
+  await bench.withVault(async ({ store }) => {
+    strictEqual((await store.list("model_keys", { limit: 5 })).length, 1);
+  });
+  match(await bench.verify(), /^a: in order \(sealed, serial 1/);
+});
+
+Deno.test("links and what is no file are not added", async () => {
+  using bench = new Workbench();
+  Deno.renameSync(`${bench.source}/graph.onnx`, `${bench.path}/elsewhere`);
+  Deno.symlinkSync("../elsewhere", `${bench.source}/graph.onnx`);
+  await bench.refuses(/graph\.onnx is no file$/, bench.add());
+  Deno.removeSync(`${bench.source}/graph.onnx`);
+  Deno.mkdirSync(`${bench.source}/graph.onnx`);
+  await bench.refuses(/graph\.onnx is no file$/, bench.add());
+  Deno.renameSync(`${bench.source}/card.json`, `${bench.path}/card`);
+  Deno.symlinkSync("../card", `${bench.source}/card.json`);
+  await bench.refuses(/card\.json is no file$/, bench.add());
+  Deno.symlinkSync(bench.source, `${bench.path}/link`);
+  await bench.refuses(/link is a link$/, bench.run(addModel, `${bench.path}/link`));
+  deepStrictEqual(bench.names(), []);
+});
+
+Deno.test("records that do not open are told, and written anew by the next addition", async () => {
+  for (const table of ["model_serials", "model_signers", "model_states", "model_keys"]) {
+    using bench = new Workbench();
+    await bench.add();
+    await bench.withVault(async ({ store, keyRing }) => {
+      const records = openModelRecords(store, keyRing);
+      await records.raiseSerial("a", 1);
+      await records.setState("a", records.newState(true));
+      await breakRecord(store, table);
+    });
+    match(
+      await bench.run(list),
+      table === "model_states" ? /^a {2}disabled/m : new RegExp(`record_broken: ${table}`),
+    );
+    strictEqual(
+      await bench.verify(),
+      table === "model_states"
+        ? `a: in order (sealed, serial 1, signed by ${
+          JSON.parse(Deno.readTextFileSync(`${bench.models}/a/model.sig`)).verificationMaterial.publicKey.hint
+        })\n0`
+        : `a: refused: record_broken: ${table}\n1`,
+    );
+    match(await bench.add(), /^a: sealed as serial 2/m);
+    match(await bench.verify(), /^a: in order \(sealed, serial 2/);
+  }
+});
+
 Deno.test("a model that a trusted signer has signed is added with that manifest, and held to it", async () => {
   const signer = await foreignSigner();
   const cardBytes = new TextEncoder().encode(JSON.stringify(cardOf("a")));
@@ -288,6 +420,30 @@ Deno.test("a removal wants to be meant, destroys the keys, and no copy of the fo
   await bench.refuses(/is no model's id/, bench.run(removeModel, "../data", "--yes"));
   Deno.renameSync(`${bench.path}/copy`, `${bench.models}/a`);
   strictEqual(await bench.verify(), "a: refused: key_missing\n1");
+});
+
+Deno.test("beside a server too, the store's files hold no key of a model that was removed; while somebody reads them that is said, and done by the next try", async () => {
+  using bench = new Workbench();
+  await bench.withVault(async ({ store }) => {
+    await bench.add();
+    const [record] = await store.list("model_keys", { limit: 5 });
+    const sealed = Buffer.from(record?.value ?? []);
+    const files = bench.names(`${bench.path}/data`).filter((name) => name.startsWith("portcullis.db"));
+    const holding = () =>
+      files.filter((name) => Buffer.from(Deno.readFileSync(`${bench.path}/data/${name}`)).includes(sealed));
+    ok(holding().length > 0);
+    const reader = new DatabaseSync(`${bench.path}/data/portcullis.db`, { readOnly: true });
+    reader.exec("BEGIN; SELECT count(*) FROM records");
+    match(
+      await bench.run(removeModel, "a", "--yes"),
+      /the store's files may still hold them: .*\n.*Run this again.*\n1$/,
+    );
+    deepStrictEqual([bench.names(), await bench.verify()], [["a"], "a: refused: key_missing\n1"]);
+    ok(holding().length > 0);
+    reader.close();
+    match(await bench.run(removeModel, "a", "--yes"), /^a: deleted, with the keys of 0 versions\n[^]*\n0$/);
+    deepStrictEqual([holding(), bench.names()], [[], []]);
+  });
 });
 
 Deno.test("verifying one model reads no other", async () => {

@@ -140,6 +140,7 @@ Deno.test("without any setting the configuration is the documented one: loopback
     auditAtRest: "plain",
     auditCheckpointEntries: 10_000,
     auditCheckpointMs: 60_000,
+    auditLostTrail: "refuse",
     auditSecurityDays: 365,
     auditActivityDays: 90,
     auditAddresses: "pseudonym",
@@ -228,6 +229,7 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
   auditAtRest: ["sealed", "sealed"],
   auditCheckpointEntries: ["5", 5],
   auditCheckpointMs: ["101", 101],
+  auditLostTrail: ["begin", "begin"],
   auditSecurityDays: ["7", 7],
   auditActivityDays: ["8", 8],
   auditAddresses: ["plain", "plain"],
@@ -248,7 +250,13 @@ const OTHER: Readonly<Record<SettingName, readonly [text: string, json: unknown]
 const names = Object.keys(OTHER) as SettingName[];
 /** What production needs besides the setting under test. */
 const around = (name: SettingName) =>
-  name === "mode" ? PRODUCTION : name === "keyServiceUrl" ? { PORTCULLIS_KEY_SERVICE_TOKEN: "hvs.word" } : {};
+  name === "mode"
+    ? PRODUCTION
+    : name === "keyServiceUrl"
+    ? { PORTCULLIS_KEY_SERVICE_TOKEN: "hvs.word" }
+    : name === "redisUrl"
+    ? { PORTCULLIS_MASTER_KEY: MASTER_KEY }
+    : {};
 
 Deno.test("every setting is read from its variable", () => {
   deepStrictEqual(names.sort(), Object.keys(SETTINGS).sort());
@@ -495,6 +503,32 @@ Deno.test("production with a Redis asks the start for the first password, which 
   deepStrictEqual(mistakesOf({ ...variables, ...redis }), []);
 });
 
+Deno.test("whoever shares a Redis names the master key or a key service, also in development: a data folder's own key is one instance's", () => {
+  const redis = { PORTCULLIS_REDIS_URL: "redis://127.0.0.1" };
+  const [mistake] = mistakesOf(redis);
+  strictEqual(mistake?.where, "PORTCULLIS_MASTER_KEY");
+  match(mistake.what, /is missing: all that share the Redis of PORTCULLIS_REDIS_URL need the same one/);
+  const service = {
+    PORTCULLIS_KEY_SERVICE_URL: "https://vault.example.com:8200",
+    PORTCULLIS_KEY_SERVICE_TOKEN: "hvs.word",
+  };
+  deepStrictEqual(mistakesOf({ ...redis, PORTCULLIS_MASTER_KEY: MASTER_KEY }), []);
+  deepStrictEqual(mistakesOf({ ...redis, ...service }), []);
+});
+
+Deno.test("ASVS V12.3.1: a key service in plain HTTP on this machine is not reached through a proxy of the environment", () => {
+  const service = {
+    PORTCULLIS_KEY_SERVICE_URL: "http://127.0.0.1:8200",
+    PORTCULLIS_KEY_SERVICE_TOKEN: "hvs.word",
+  };
+  deepStrictEqual(mistakesOf(service), []);
+  const [mistake] = mistakesOf({ ...service, PORTCULLIS_UPSTREAM_PROXY: "environment" });
+  strictEqual(mistake?.where, "PORTCULLIS_KEY_SERVICE_URL");
+  match(mistake.what, /a proxy would read every data key/);
+  const tls = { ...service, PORTCULLIS_KEY_SERVICE_URL: "https://127.0.0.1:8200" };
+  deepStrictEqual(mistakesOf({ ...tls, PORTCULLIS_UPSTREAM_PROXY: "environment" }), []);
+});
+
 Deno.test("ASVS V12.3.1, V13.2.1: production reaches a Redis elsewhere over TLS and with a password only; on loopback it may be plain", () => {
   const wrong = (url: string, mode = PRODUCTION): readonly string[] =>
     mistakesOf({ ...mode, PORTCULLIS_REDIS_URL: url }).map(({ what }) => what);
@@ -513,7 +547,8 @@ Deno.test("ASVS V12.3.1, V13.2.1: production reaches a Redis elsewhere over TLS 
   ) {
     deepStrictEqual(wrong(url), [], url);
   }
-  deepStrictEqual(mistakesOf({ PORTCULLIS_REDIS_URL: "redis://redis.example.com" }), []);
+  const development = { PORTCULLIS_MASTER_KEY: MASTER_KEY };
+  deepStrictEqual(mistakesOf({ ...development, PORTCULLIS_REDIS_URL: "redis://redis.example.com" }), []);
   // Sentinels and a cluster on this machine may point to another one.
   for (const url of ["redis+sentinel://:word@127.0.0.1/main", "redis+cluster://:word@127.0.0.1"]) {
     deepStrictEqual(wrong(url), [], url);

@@ -47,6 +47,28 @@ Deno.test("a conversation is kept word by word; its pictures and sounds are dige
   deepStrictEqual([kept.task, kept.tools], ["chat", chat.tools]);
 });
 
+Deno.test("no picture that is named by its own data is kept, in whatever form it is", () => {
+  const kept = (url: string) =>
+    request({ ...CHAT, messages: [{ role: "user", parts: [{ type: "image", url }] }] }).messages[0].parts[0];
+  const ofText = (text: string) => ({
+    sha256: createHash("sha256").update(text).digest("hex"),
+    bytes: new TextEncoder().encode(text).length,
+  });
+  const svg = "<svg>a secret, and another</svg>";
+  for (
+    const [url, mediaType, digest] of [
+      [`data:image/png;charset=utf-8;base64,${BASE64}`, "image/png;charset=utf-8", DIGEST],
+      [`DATA:image/png;BASE64,${BASE64}`, "image/png", DIGEST],
+      [`data:;base64,${BASE64}`, "", DIGEST],
+      [`data:image/${"x".repeat(200)};base64,${BASE64}`, `image/${"x".repeat(94)}`, DIGEST],
+      [`data:image/svg+xml,${svg}`, "image/svg+xml", ofText(svg)],
+      [`data:image/svg+xml;utf8,${svg}`, "image/svg+xml;utf8", ofText(svg)],
+      [`data:image/png;base64${BASE64.slice(0, 400)}`, "", ofText(`image/png;base64${BASE64.slice(0, 400)}`)],
+      [` data:image/png;base64,${BASE64}`, "image/png", DIGEST],
+    ] as const
+  ) deepStrictEqual(kept(url), { type: "image", mediaType, ...digest }, url.slice(0, 40));
+});
+
 Deno.test("other requests: texts stay, raw numbers are digests, raw texts are read, and sound that passes is not there", () => {
   const texts: TaskRequest = { task: "embedding", texts: ["a", "b"] };
   deepStrictEqual(request(texts), texts);

@@ -1,8 +1,8 @@
 // Tests of the embedded limit store: the contract, and that two stores decide as one.
-import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
 import { openEmbeddedLimitStore } from "../../src/limits/embedded_limit_store.ts";
-import type { LimitStore } from "../../src/limits/limit_store.ts";
+import type { LimitDecision, LimitStore } from "../../src/limits/limit_store.ts";
 import type { LocalLimitStore } from "../../src/limits/local_limit_store.ts";
 import { openMemoryLimitStore } from "../../src/limits/memory_limit_store.ts";
 import { openSqliteLimitStore } from "../../src/limits/sqlite_limit_store.ts";
@@ -36,22 +36,26 @@ async function withStore(
       isDown: boolean;
       readonly asked: { takes: number; settlements: number };
       readonly inner: LocalLimitStore;
+      /** What happens behind each take, before it is answered. */
+      afterTake: () => void;
     },
   ) => Promise<void> | void,
 ): Promise<void> {
   const folder = Deno.makeTempDirSync({ prefix: "limits-" });
   const clock = manualClock();
   const inner = openSqliteLimitStore(`${folder}/limits.db`, clock);
-  const state = { isDown: false, asked: { takes: 0, settlements: 0 }, inner };
+  const state = { isDown: false, asked: { takes: 0, settlements: 0 }, inner, afterTake: () => {} };
   const passing = () => {
-    if (state.isDown) throw new Fault("unavailable", "Cannot write: the disk is full");
+    if (state.isDown) throw new Fault("unavailable", "Cannot write: the disk is full", { notSent: true });
   };
   const store = openEmbeddedLimitStore(openMemoryLimitStore(clock), {
     ...inner,
     take(...words) {
       state.asked.takes++;
       passing();
-      return inner.take(...words);
+      const decisions = inner.take(...words);
+      state.afterTake();
+      return decisions;
     },
     settle(hold, used, tallies) {
       state.asked.settlements++;
@@ -101,6 +105,67 @@ Deno.test("embedded limit store: what memory gave is given back where SQLite ref
         0,
       ],
     );
+  });
+});
+
+const allowed = (decisions: readonly LimitDecision[]) => decisions.map((decision) => decision.allowed);
+
+Deno.test("embedded limit store: whom a sum refuses takes nothing of memory, not even for a moment", async () => {
+  await withStore(async (store, sqlite) => {
+    sqlite.afterTake = () =>
+      strictEqual(openRates.take(null, [rate("a", 1, 0)])[0]?.remaining, 1, "nothing is taken yet");
+    const openRates = store as LocalLimitStore;
+    const [dear, cheap] = await Promise.all([
+      store.take("dear", [rate("a", 1), count("a", 10, 100)]),
+      store.take("cheap", [rate("a", 1), count("a", 10, 1)]),
+    ]);
+    deepStrictEqual([dear[1]?.allowed, allowed(cheap)], [false, [true, true]]);
+    deepStrictEqual([...await store.sums("day")], [["a", 1]]);
+  });
+});
+
+Deno.test("embedded limit store: of those who ask at once for the last place the others pay nothing, with and without a hold", async () => {
+  await withStore(async (store) => {
+    const cells = [count("a", 100, 5), place("a", 1)];
+    const decisions = await Promise.all(["one", "two", null].map((hold) => store.take(hold, cells)));
+    deepStrictEqual(decisions.map(allowed), [[true, true], [true, false], [true, false]]);
+    deepStrictEqual([...await store.sums("day")], [["a", 5]]);
+    // Who took nothing corrects nothing; its tallies count.
+    await store.settle("two", cells.map((cell) => ({ cell, used: 3 })), [tally("t", 1)]);
+    await store.settle("two", cells.map((cell) => ({ cell, used: 3 })), [tally("t", 1)]);
+    deepStrictEqual([[...await store.sums("day")], [...await store.sums("used")]], [[["a", 5]], [["t", 1]]]);
+    await store.settle("one", cells.map((cell) => ({ cell, used: 0 })), []);
+    strictEqual((await store.take(null, [place("a", 1)]))[0]?.allowed, true);
+  });
+});
+
+Deno.test("embedded limit store: nobody is refused for what another had of a sum for a moment only", async () => {
+  await withStore(async (store) => {
+    const contended = [count("a", 10, 5), place("a", 1)];
+    const decisions = await Promise.all([
+      store.take("one", contended),
+      store.take("two", contended),
+      store.take("three", [count("a", 10, 5)]),
+      store.take("four", [count("a", 10, 5), rate("b", 1)]),
+    ]);
+    deepStrictEqual(decisions.map(allowed), [[true, true], [true, false], [true], [false, true]]);
+    deepStrictEqual([...await store.sums("day")], [["a", 10]]);
+    strictEqual((await store.take(null, [rate("b", 1)]))[0]?.allowed, true);
+  });
+});
+
+Deno.test("embedded limit store: where a sum cannot be given back at once, it is when the hold is settled", async () => {
+  await withStore(async (store, sqlite) => {
+    const cells = [count("a", 100, 5), place("a", 1)];
+    sqlite.afterTake = () => sqlite.isDown = sqlite.asked.takes === 2;
+    const [, refused] = await Promise.allSettled([store.take("one", cells), store.take("two", cells)]);
+    // Something was taken: who is told otherwise does not settle.
+    ok(refused.status === "rejected" && refused.reason instanceof Fault);
+    deepStrictEqual([refused.reason.kind, refused.reason.details.notSent], ["unavailable", undefined]);
+    deepStrictEqual([...await sqlite.inner.sums("day")], [["a", 10]]);
+    sqlite.isDown = false;
+    await store.settle("two", cells.map((cell) => ({ cell, used: 0 })), []);
+    deepStrictEqual([...await store.sums("day")], [["a", 5]]);
   });
 });
 

@@ -1,5 +1,6 @@
 // Tests of the limit store in SQLite: the contract, and what only a file can do: be opened again, and by several at once.
 import { deepStrictEqual, rejects, strictEqual, throws } from "node:assert/strict";
+import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { openSqliteLimitStore } from "../../src/limits/sqlite_limit_store.ts";
 import { systemClock } from "../../src/time/clock.ts";
@@ -124,6 +125,18 @@ Deno.test("SQLite limit store: a file that cannot be opened, that another holds,
     throws(() => store.take(null, [count("a", 1)]), isFault("unavailable"));
     await rejects(store.sums("day"), isFault("unavailable"));
     await rejects(store.close(), isFault("unavailable"));
+  });
+});
+
+Deno.test("SQLite limit store: a file that was opened in vain is closed again", async () => {
+  await withFile((file) => {
+    const other = new DatabaseSync(file);
+    other.exec("PRAGMA journal_mode = WAL; CREATE TABLE other (a); BEGIN IMMEDIATE");
+    throws(() => openSqliteLimitStore(file, systemClock), isFault("unavailable"));
+    other.exec("COMMIT");
+    other.close();
+    // Whoever closes it last takes away what lies beside it.
+    deepStrictEqual([...Deno.readDirSync(dirname(file))].map(({ name }) => name), ["limits.db"]);
   });
 });
 

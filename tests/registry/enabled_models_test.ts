@@ -6,7 +6,7 @@ import { type ManagedCatalog, openCatalog } from "../../src/registry/catalog.ts"
 import type { FolderJudge } from "../../src/registry/model_folder.ts";
 import { type ServedModel, servedModelOfCard } from "../../src/registry/served_model.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
-import { cardOf, newJudge, sealModel } from "./sealed_model.ts";
+import { breakRecord, cardOf, newJudge, sealModel } from "./sealed_model.ts";
 
 const UPSTREAM: ServedModel = {
   ...servedModelOfCard(cardOf("far"), true),
@@ -120,7 +120,7 @@ Deno.test("a model that comes into the folder is found, and served when it is en
   deepStrictEqual(ids(instance), ["far"]);
   const { state, serial, isSealed } = await instance.catalog.enable("late");
   deepStrictEqual([state, serial, isSealed, ids(instance)], ["served", 4, true, ["far", "late"]]);
-  strictEqual(await judge.records.highestSerial("late"), 4);
+  deepStrictEqual(await judge.records.highestSerial("late"), { ok: true, value: 4 });
   for (const name of ["../late", ".late", "late/", "LATE", ""]) {
     strictEqual(instance.catalog.standing(name), undefined);
   }
@@ -149,7 +149,8 @@ Deno.test("a folder that is refused changes nothing: a disabled model stays disa
   const reason = "a: seal_broken: graph.onnx";
   deepStrictEqual(refused(instance), [reason, reason]);
   deepStrictEqual(instance.logged, [`error model.refused ${reason}`, `error model.refused ${reason}`]);
-  strictEqual((await judge.records.state("a"))?.enabled, false);
+  const state = await judge.records.state("a");
+  strictEqual(state.ok && state.value?.enabled, false);
 });
 
 Deno.test("a newer version takes the place of the one that is served, and an older one is refused for ever", async () => {
@@ -243,6 +244,123 @@ Deno.test("a removal by the command is recorded once, by the next start", async 
     after: null,
   }]);
   deepStrictEqual((await openInstance(folder.path, judge)).trail.events, []);
+});
+
+Deno.test("a record that does not open refuses or disables its own model, says so, and no other model is disturbed", async () => {
+  const outcomes: Record<string, [states: string[], refused: string[]]> = {
+    model_keys: [["a refused", "b served", "far served"], ["a: record_broken: model_keys"]],
+    model_serials: [["a refused", "b served", "far served"], ["a: record_broken: model_serials"]],
+    model_states: [["a disabled", "b served", "far served"], ["a: record_broken: model_states"]],
+    model_signers: [["a refused", "b refused", "far served"], [
+      "a: record_broken: model_signers",
+      "b: record_broken: model_signers",
+    ]],
+  };
+  for (const [table, [expectedStates, expectedRefusals]] of Object.entries(outcomes)) {
+    using folder = modelsFolder();
+    const judge = await newJudge();
+    await sealModel(folder.path, "a", judge);
+    await sealModel(folder.path, "b", judge);
+    const first = await openInstance(folder.path, judge);
+    await first.catalog.enable("a");
+    await breakRecord(judge.store, table);
+    const next = await openInstance(folder.path, judge);
+    deepStrictEqual([states(next), refused(next)], [expectedStates, expectedRefusals], table);
+    deepStrictEqual(next.logged, expectedRefusals.map((line) => `error model.refused ${line}`));
+    const served = next.catalog.list().flatMap(({ id, accepted }) => accepted ? [`${id} served`] : []);
+    deepStrictEqual(served, expectedStates.filter((line) => line.endsWith("served")));
+  }
+});
+
+Deno.test("a state that does not open disables its model on all instances, until an admin says something new", async () => {
+  using folder = modelsFolder();
+  const judge = await newJudge();
+  const instance = await openInstance(folder.path, judge);
+  await instance.catalog.enable("far");
+  await breakRecord(judge.store, "model_states");
+  await instance.feed.tell("model_states", "far");
+  await instance.feed.tell("model_states", "far");
+  deepStrictEqual([ids(instance), refused(instance)], [[], ["far: record_broken: model_states"]]);
+  await instance.catalog.enable("far");
+  deepStrictEqual([ids(instance), ids(await openInstance(folder.path, judge))], [["far"], ["far"]]);
+});
+
+Deno.test("a store that fails is no broken record: the start fails with it, and refuses no model", async () => {
+  using folder = modelsFolder();
+  const judge = await newJudge();
+  await sealModel(folder.path, "a", judge);
+  Object.assign(judge.store, { get: () => Promise.reject(new Fault("unavailable", "the store fails")) });
+  await rejects(openInstance(folder.path, judge), { message: "the store fails" });
+});
+
+/** A judge whose store writes what is enabled or disabled, and then does not answer. */
+function unanswering(
+  judge: FolderJudge,
+  beforeFault: () => Promise<void> = () => Promise.resolve(),
+): FolderJudge {
+  const records: FolderJudge["records"] = {
+    ...judge.records,
+    async setState(id, state) {
+      await judge.records.setState(id, state);
+      await beforeFault();
+      throw new Fault("unavailable", "no answer");
+    },
+  };
+  return { ...judge, records };
+}
+
+Deno.test("a disabling whose answer was lost holds here as well, as soon as the feed tells of it", async () => {
+  using folder = modelsFolder();
+  const judge = await newJudge();
+  await sealModel(folder.path, "a", judge);
+  const instance = await openInstance(folder.path, unanswering(judge));
+  for (const id of ["a", "far"]) await rejects(instance.catalog.disable(id), isKind("unavailable"));
+  deepStrictEqual(ids(instance), ["a", "far"]);
+  await instance.feed.tell("model_states", "a");
+  await instance.feed.tell("model_states", undefined);
+  deepStrictEqual([ids(instance), instance.engines], [[], ["a", "-a", "-far"]]);
+});
+
+Deno.test("a disabling holds also where the feed tells of it before its answer is given up", async () => {
+  using folder = modelsFolder();
+  const judge = await newJudge();
+  const instance: Instance = await openInstance(
+    folder.path,
+    unanswering(judge, () => instance.feed.tell("model_states", "far")),
+  );
+  await rejects(instance.catalog.disable("far"), isKind("unavailable"));
+  deepStrictEqual(ids(instance), []);
+});
+
+Deno.test("an act that was not written leaves what another instance said meanwhile", async () => {
+  using folder = modelsFolder();
+  const judge = await newJudge();
+  const other = await openInstance(folder.path, judge);
+  const records: FolderJudge["records"] = {
+    ...judge.records,
+    async setState() {
+      await other.catalog.disable("far");
+      await instance.feed.tell("model_states", "far");
+      throw new Fault("unavailable", "no answer");
+    },
+  };
+  const instance: Instance = await openInstance(folder.path, { ...judge, records });
+  await rejects(instance.catalog.enable("far"), isKind("unavailable"));
+  await instance.feed.tell("model_states", undefined);
+  deepStrictEqual(ids(instance), []);
+});
+
+Deno.test("a model whose replacement was broken off is refused, and not passed over", async () => {
+  using folder = modelsFolder();
+  const judge = await newJudge();
+  const path = await sealModel(folder.path, "a", judge);
+  Deno.renameSync(path, `${folder.path}/.replaced-a`);
+  const instance = await openInstance(folder.path, judge);
+  deepStrictEqual([states(instance), refused(instance)], [["a refused", "far served"], [
+    "a: swap_unfinished",
+  ]]);
+  Deno.renameSync(`${folder.path}/.replaced-a`, path);
+  strictEqual((await instance.catalog.enable("a")).state, "served");
 });
 
 Deno.test("no model of the folder takes a name that an upstream's model has", async () => {

@@ -197,6 +197,7 @@ Deno.test("what is no bundle of a trusted signer, or not as it was signed, is no
       statementOf([["a", "ab".repeat(32)]], { serialization: { method: "shards", hash_type: "sha256" } }),
       statementOf([["a", "ab".repeat(32)]], { portcullis: { serial: 0 } }),
       statementOf([["a", "ab".repeat(32)]], { portcullis: { serial: 1.5 } }),
+      statementOf([["a", "ab".repeat(32)]], { portcullis: { serial: 2 ** 48 + 1 } }),
       null,
     ]
   ) strictEqual(await signed(statement), "manifest_malformed", JSON.stringify(statement));

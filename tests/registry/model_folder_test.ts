@@ -1,7 +1,15 @@
 // Tests of model folders: a sealed and signed model opens as it was, and each way to tamper with it has its reason.
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { type FolderJudge, modelFolders, readModelFolder } from "../../src/registry/model_folder.ts";
-import { cardOf, foreignSigner, GRAPH, newJudge, sealModel, VOCABULARY } from "./sealed_model.ts";
+import {
+  breakRecord,
+  cardOf,
+  foreignSigner,
+  GRAPH,
+  newJudge,
+  sealModel,
+  VOCABULARY,
+} from "./sealed_model.ts";
 
 /** A models folder that goes away. */
 function modelsFolder(): Disposable & { readonly path: string } {
@@ -27,7 +35,7 @@ Deno.test("a sealed model opens to the bytes that were sealed, and nothing plain
     graph: GRAPH,
     vocabulary: VOCABULARY,
   }]);
-  deepStrictEqual([manifest?.serial, manifest?.signer], [3, (await judge.signers.own())?.id]);
+  deepStrictEqual([manifest?.serial, manifest?.signer], [3, (await judge.signers.ensureOwn()).id]);
   deepStrictEqual(
     [...Deno.readDirSync(path)].map(({ name }) => name).sort(),
     ["card.json", "graph.onnx.sealed", "model.sig", "vocabulary.json.sealed"],
@@ -83,20 +91,30 @@ Deno.test("OWASP LLM03: each way to tamper with a sealed model refuses it, with 
   }
 });
 
-Deno.test("a manifest that is taken away from a model whose manifest was accepted once refuses it, and so does plain: refuse", async () => {
+Deno.test("a manifest that is taken away from a model that was ever added or accepted with one refuses it, and so does plain: refuse", async () => {
   using folder = modelsFolder();
   const judge = await newJudge();
   const path = await sealModel(folder.path, "a", judge);
-  const makePlain = () => {
-    Deno.removeSync(`${path}/model.sig`);
-    Deno.writeFileSync(`${path}/graph.onnx`, GRAPH);
-    Deno.writeFileSync(`${path}/vocabulary.json`, VOCABULARY);
-  };
-  makePlain();
-  deepStrictEqual((await read(folder, judge)).refusals, []);
-  deepStrictEqual((await read(folder, { ...judge, plain: "refuse" })).refusals, ["manifest_missing"]);
-  await judge.records.raiseSerial("a", 1);
+  Deno.removeSync(`${path}/model.sig`);
+  Deno.writeFileSync(`${path}/graph.onnx`, GRAPH);
+  Deno.writeFileSync(`${path}/vocabulary.json`, VOCABULARY);
+  const elsewhere = await newJudge();
+  deepStrictEqual((await read(folder, elsewhere)).refusals, []);
+  deepStrictEqual((await read(folder, { ...elsewhere, plain: "refuse" })).refusals, ["manifest_missing"]);
+  await elsewhere.records.raiseSerial("a", 1);
+  deepStrictEqual((await read(folder, elsewhere)).refusals, ["manifest_missing"]);
+  // Sealed here, and never served.
   deepStrictEqual((await read(folder, judge)).refusals, ["manifest_missing"]);
+  await judge.records.noteRemoval("a");
+  await judge.records.destroyFileKeys("a");
+  deepStrictEqual((await read(folder, judge)).refusals, ["manifest_missing"]);
+});
+
+Deno.test("what cannot be read is not taken for missing", async () => {
+  using folder = modelsFolder();
+  // To look for a file below a file is another failure than not to find it.
+  Deno.writeTextFileSync(`${folder.path}/a`, "");
+  deepStrictEqual((await read(folder, await newJudge())).refusals, ["card_unreadable"]);
 });
 
 Deno.test("a plain model with the manifest of a trusted signer is held to it", async () => {
@@ -146,7 +164,9 @@ Deno.test("a manifest without a serial is no protection against old versions, an
 
 Deno.test("folders whose names begin with a dot are being made or were replaced, and are no models", () => {
   using folder = modelsFolder();
-  for (const name of ["b", ".adding-a", ".replaced-a", "a"]) Deno.mkdirSync(`${folder.path}/${name}`);
+  for (const name of ["b", ".adding-a", ".adding-c", ".replaced-a", "a"]) {
+    Deno.mkdirSync(`${folder.path}/${name}`);
+  }
   deepStrictEqual(modelFolders(folder.path), ["a", "b"]);
 });
 
@@ -157,14 +177,41 @@ Deno.test("keys of older versions are destroyed, and those from a serial on stay
   strictEqual(await records.destroyFileKeys("a", 3), 2);
   deepStrictEqual(
     [await records.fileKeys("a", "1"), await records.fileKeys("a", "3"), await records.fileKeys("a.b", "1")],
-    [undefined, new Map(), new Map()],
+    [undefined, new Map(), new Map()].map((value) => ({ ok: true, value })),
   );
+});
+
+Deno.test("keys that do not open are destroyed with their model, and hold up no other", async () => {
+  const { records, store } = await newJudge();
+  for (const id of ["a", "b"]) {
+    for (const serial of [1, 2]) await records.keepFileKeys(id, `${serial}`, serial, new Map());
+  }
+  await breakRecord(store, "model_keys");
+  strictEqual(await records.destroyFileKeys("b"), 2);
+  strictEqual(await records.destroyFileKeys("a", 3), 1);
+  deepStrictEqual([await records.hasFileKeys("a"), await records.hasFileKeys("b")], [true, false]);
+  strictEqual(await records.destroyFileKeys("a"), 1);
+});
+
+Deno.test("without the own signer's record the signers of the settings are still believed, and a new own one is made when it is needed", async () => {
+  using folder = modelsFolder();
+  const foreign = await foreignSigner();
+  const judge = await newJudge({ trusted: [foreign.setting] });
+  await sealModel(folder.path, "a", judge);
+  await sealModel(folder.path, "b", judge, { signer: foreign });
+  const { id } = await judge.signers.ensureOwn();
+  await breakRecord(judge.store, "model_signers");
+  deepStrictEqual((await read(folder, judge)).refusals, ["record_broken: model_signers"]);
+  deepStrictEqual((await read(folder, judge, "b")).refusals, []);
+  const made = await Promise.all([judge.signers.ensureOwn(), judge.signers.ensureOwn()]);
+  strictEqual(new Set([id, ...made.map((signer) => signer.id)]).size, 2);
+  deepStrictEqual((await read(folder, judge)).refusals, ["signer_unknown"]);
 });
 
 Deno.test("a serial only rises, however many raise it at once, and the installation's signer is made once", async () => {
   const { records, signers } = await newJudge();
   await Promise.all([3, 1, 5, 2, 4].map((serial) => records.raiseSerial("a", serial)));
-  strictEqual(await records.highestSerial("a"), 5);
+  deepStrictEqual(await records.highestSerial("a"), { ok: true, value: 5 });
   const ids = await Promise.all([signers.ensureOwn(), signers.ensureOwn(), signers.ensureOwn()]);
   strictEqual(new Set(ids.map(({ id }) => id)).size, 1);
 });

@@ -7,11 +7,11 @@ import type { FolderJudge } from "../../src/registry/model_folder.ts";
 import { openModelRecords } from "../../src/registry/model_records.ts";
 import { openModelSigners } from "../../src/registry/model_signers.ts";
 import { sealArtefact } from "../../src/registry/sealed_artefact.ts";
+import type { RecordStore } from "../../src/store/record_store.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { newFileKey } from "../../src/vault/sealed_file.ts";
-import { sealedTable } from "../../src/vault/sealed_store.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
 export const GRAPH = new TextEncoder().encode("graph");
@@ -44,17 +44,25 @@ export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
+/** Flips a bit of the first record of a table. */
+export async function breakRecord(store: RecordStore, table: string): Promise<void> {
+  const [record] = await store.list(table, { limit: 1 });
+  if (record === undefined) throw new Error(`${table} is empty`);
+  await store.put(table, record.key, record.value.with(-1, (record.value.at(-1) ?? 0) ^ 1));
+}
+
 /** What a server judges models by, over an empty store in memory. */
 export async function newJudge(
   { plain = "allow", trusted = [] }: { plain?: FolderJudge["plain"]; trusted?: readonly string[] } = {},
-): Promise<FolderJudge> {
+): Promise<FolderJudge & { readonly store: RecordStore }> {
   const clock = manualClock();
   const store = openMemoryRecordStore(clock);
   const keyRing = await openKeyRing(store, localMasterKey(parseMasterKey(generateMasterKey())), clock);
   return {
     records: openModelRecords(store, keyRing),
-    signers: openModelSigners(sealedTable(store, keyRing, "model_signers"), trusted),
+    signers: openModelSigners(store, keyRing, trusted),
     plain,
+    store,
   };
 }
 

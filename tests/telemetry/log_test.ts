@@ -1,7 +1,14 @@
 // Tests of the log: one line an event whatever is in it, nothing secret, and bounded memory when its reader hangs.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
-import { type Log, LOG_LEVELS, type LogLevel, type LogSink, openLog } from "../../src/telemetry/log.ts";
+import {
+  type Log,
+  LOG_LEVELS,
+  type LogLevel,
+  type LogSink,
+  openLog,
+  wholeLines,
+} from "../../src/telemetry/log.ts";
 import { anyText } from "../support/any_text.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
@@ -189,4 +196,51 @@ Deno.test("a sink that always throws is tried again for later lines only, and fl
     ["taken", undefined],
     ["log.lines_dropped", 3],
   ]);
+});
+
+Deno.test("a line that was broken off is ended before the next: the next one is whole", async () => {
+  let calls = 0;
+  const { log, text } = keptLog("info", (bytes) => {
+    calls++;
+    if (calls === 2) return Promise.reject(new Error("no space left"));
+    return Promise.resolve(calls === 1 ? 20 : bytes.length);
+  });
+  log.write("info", "broken");
+  await log.flush();
+  log.write("info", "next");
+  await log.flush();
+  const [broken = "", ...whole] = text().split("\n").slice(0, -1);
+  strictEqual(broken.length, 20);
+  deepStrictEqual(whole.map((line) => JSON.parse(line).event), ["next", "log.lines_dropped"]);
+});
+
+Deno.test("property: whoever shares a place for lines, and wherever it breaks, no line that was taken is torn, and none is ended twice", async () => {
+  const step = fc.record({ bytesMax: fc.integer({ min: 1, max: 9 }), fails: fc.boolean() });
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+    let text = "";
+    const plan = [...steps];
+    const write = wholeLines((bytes) => {
+      const { bytesMax, fails } = plan.shift() ?? { bytesMax: Infinity, fails: false };
+      if (fails) return Promise.reject(new Error("no space left"));
+      const part = bytes.subarray(0, bytesMax);
+      text += new TextDecoder().decode(part);
+      return Promise.resolve(part.length);
+    });
+    const taken = new Set<string>();
+    const writer = async (name: string): Promise<void> => {
+      for (let count = 0; count < 5; count++) {
+        const line = `${name}-${count};`;
+        try {
+          strictEqual(await write(new TextEncoder().encode(`${line}\n`)), line.length + 1);
+          taken.add(line);
+        } catch {
+          // It says so; nothing of it counts.
+        }
+      }
+    };
+    await Promise.all([writer("audit"), writer("log")]);
+    const lines = text.split("\n");
+    ok(!lines.slice(0, -1).includes(""), text);
+    for (const line of taken) strictEqual(lines.filter((each) => each === line).length, 1, text);
+  }));
 });

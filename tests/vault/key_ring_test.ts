@@ -8,7 +8,7 @@ import { Fault } from "../../src/faults/fault.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
 import type { RecordStore } from "../../src/store/record_store.ts";
 import { importSealingKey, seal, sealingKeyIdOf } from "../../src/vault/aead.ts";
-import { type HashPurpose, openKeyRing } from "../../src/vault/key_ring.ts";
+import { dataKeyPlaceOf, type HashPurpose, openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { ManualFeed } from "../support/manual_feed.ts";
@@ -357,6 +357,35 @@ Deno.test("a value is resealed under the active key, and what is under it or is 
     strictEqual(await ring.reseal("t/k", plain), undefined);
   }
   await rejects(ring.reseal("t/l", old), isUnavailable(/altered or moved/));
+});
+
+Deno.test("a retired key opens and is resealed, seals nothing, is wrapped anew like the others, and its place is empty for writes", async () => {
+  const { store, rawMaster, clock } = emptyVault();
+  const newMaster = parseMasterKey(generateMasterKey());
+  const ring = await openKeyRing(store, localMasterKey(rawMaster), clock);
+  const [old, before] = [await ring.seal("t/k", PLAIN), ring.activeKey()];
+  await rejects(ring.retire(before), /in use/);
+  await ring.rotate(nobodyRecords);
+  await ring.retire(before);
+  await ring.retire(before);
+  const place = dataKeyPlaceOf(old);
+  ok(place);
+  strictEqual(await store.get(place.table, place.key), undefined);
+  const moved = await openKeyRing(store, localMasterKey(newMaster, [rawMaster]), clock);
+  strictEqual(await moved.rewrap(nobodyRecords), 3);
+  for (const each of [ring, moved, await openKeyRing(store, localMasterKey(newMaster), clock)]) {
+    deepStrictEqual(await each.open("t/k", old), PLAIN);
+    ok(await each.reseal("t/k", old));
+    strictEqual(each.activeKey(), ring.activeKey());
+    notStrictEqual(each.activeKey(), before);
+    strictEqual(await each.holdsKeyOf(old), true);
+  }
+  const states = (await moved.keys()).map(({ id, kind, state }) => [id, kind, state].join(" "));
+  ok(states.includes(`${before} seal retired`), states.join("\n"));
+  await moved.destroy(before);
+  strictEqual((await moved.keys()).length, 2);
+  strictEqual(await moved.holdsKeyOf(old), false);
+  strictEqual(await moved.holdsKeyOf(PLAIN), true);
 });
 
 Deno.test("a destroyed key opens nothing, here, on an instance that heard of it, and after a restart; the key in use stays", async () => {

@@ -1,5 +1,5 @@
 // Tests of the master key that the server holds itself: made once, replaced in steps of which any may be the last.
-import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, notStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
 import { openOwnMasterKey } from "../../src/vault/own_master_key.ts";
 
@@ -39,8 +39,10 @@ Deno.test("at each step of a replacement the file opens what was wrapped before 
     strictEqual(crashed.id, key.id);
     deepStrictEqual(await crashed.unwrap("p", old), RAW);
     strictEqual(await crashed.isCurrent(old), false);
-    await crashed.renew();
-    strictEqual(keysIn(file).length, 3);
+    // However often it is tried again.
+    for (let tries = 0; tries < 3; tries++) await crashed.renew();
+    strictEqual(crashed.id, key.id);
+    strictEqual(keysIn(file).length, 2);
     const rewrapped = await crashed.wrap("p", await crashed.unwrap("p", old));
     await crashed.settle();
     strictEqual(keysIn(file).length, 1);
@@ -50,4 +52,6 @@ Deno.test("at each step of a replacement the file opens what was wrapped before 
     await rejects(after.unwrap("p", old), (thrown: Fault) => thrown.message.includes(oldId));
     await after.settle();
     strictEqual(keysIn(file).length, 1);
+    await after.renew();
+    notStrictEqual(after.id, key.id, "the next replacement has a key of its own");
   }));

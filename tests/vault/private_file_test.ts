@@ -1,7 +1,12 @@
 // Tests of private files: made once, readable by their owner alone, and refused where others may read them.
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { Fault } from "../../src/faults/fault.ts";
-import { makePrivateFile, makePrivateFolder, readOrMakePrivateFile } from "../../src/vault/private_file.ts";
+import {
+  makePrivateFile,
+  makePrivateFolder,
+  readOrMakePrivateFile,
+  replacePrivateFile,
+} from "../../src/vault/private_file.ts";
 
 const SECRET = "a secret that stands nowhere by chance";
 const read = readOrMakePrivateFile;
@@ -80,15 +85,34 @@ Deno.test("ASVS V13.3.1: a private file that group or others may read is refused
   });
 });
 
-Deno.test("a private file is whole or not there: what a crash left beside it is overwritten, whatever its mode", async () => {
+Deno.test("of those who make a private file at one moment all get one text, which is in the file", async () => {
   await withFolder(async (folder) => {
     const file = `${folder}/x.key`;
-    Deno.writeTextFileSync(`${file}.new`, "half a key, and longer than the whole one".repeat(9), {
-      mode: 0o644,
-    });
+    let made = 0;
+    const texts = await Promise.all([1, 2, 3].map(() =>
+      read(file, async () => {
+        const text = `text ${made++}`;
+        // All of them have seen that there is none.
+        while (made < 3) await new Promise((resolve) => setTimeout(resolve, 1));
+        return text;
+      })
+    ));
+    strictEqual(new Set(texts).size, 1, texts.join());
+    strictEqual(await read(file, never), texts[0]);
+    deepStrictEqual([...Deno.readDirSync(folder)].map(({ name }) => name), ["x.key"]);
+  });
+});
+
+Deno.test("a private file is whole or not there: what a crash left beside it is not used, and gone when the file is replaced", async () => {
+  await withFolder(async (folder) => {
+    const file = `${folder}/x.key`;
+    Deno.writeTextFileSync(`${file}.of-a-crash.new`, "half a key", { mode: 0o644 });
+    Deno.writeTextFileSync(`${folder}/y.key.new`, "another's");
     strictEqual(await read(file, () => SECRET), SECRET);
+    replacePrivateFile(file, "another secret");
     strictEqual(modeOf(file), 0o600);
-    strictEqual(await read(file, never), SECRET);
+    strictEqual(await read(file, never), "another secret");
+    deepStrictEqual([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["x.key", "y.key.new"]);
   });
 });
 

@@ -2,6 +2,7 @@
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import type { JsonValue } from "../../src/encoding/canonical_json.ts";
 import { openMemoryRecordStore } from "../../src/store/memory_record_store.ts";
+import { sealingKeyIdOf } from "../../src/vault/aead.ts";
 import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey, localMasterKey, parseMasterKey } from "../../src/vault/master_key.ts";
 import { openResealedStore } from "../../src/vault/resealed_store.ts";
@@ -11,7 +12,9 @@ import { testRecordStoreContract } from "../store/record_store_contract.ts";
 import { manualClock } from "../support/manual_clock.ts";
 
 testRecordStoreContract("resealed store", (clock) => ({
-  store: openResealedStore(openMemoryRecordStore(clock)),
+  store: openResealedStore(openMemoryRecordStore(clock), {
+    sealAgain: () => Promise.reject(new Error("no data key has sealed what the contract writes")),
+  }),
   dispose: () => undefined,
 }));
 
@@ -19,8 +22,9 @@ testRecordStoreContract("resealed store", (clock) => ({
 async function openWorld() {
   const clock = manualClock();
   const memory = openMemoryRecordStore(clock);
-  const keyRing = await openKeyRing(memory, localMasterKey(parseMasterKey(generateMasterKey())), clock);
-  const store = openResealedStore(memory);
+  const masterKey = localMasterKey(parseMasterKey(generateMasterKey()));
+  const keyRing = await openKeyRing(memory, masterKey, clock);
+  const store = openResealedStore(memory, keyRing);
   const table = sealedTable(store, keyRing, "teams");
   const other = sealedTable(store, keyRing, "users");
 
@@ -44,7 +48,7 @@ async function openWorld() {
   }
   const change = async (record: SealedRecord, value: JsonValue | undefined) =>
     await store.write([await table.changeOf(record.key, value, { expects: record.version })]);
-  return { clock, memory, keyRing, store, table, other, readOf, rotate, change };
+  return { clock, memory, masterKey, keyRing, store, table, other, readOf, rotate, change };
 }
 
 Deno.test("a version that was read before any number of rotations is found by a write, though its key is destroyed", async () => {
@@ -98,7 +102,38 @@ Deno.test("of a write over several records each is found where it was resealed, 
   deepStrictEqual(await other.get("grace"), "blue");
 });
 
-Deno.test("nothing is written under a destroyed key: who sealed it before gets a fault, and what stood there stays", async () => {
+Deno.test("what was sealed under a key that was retired or destroyed meanwhile is written under the active one, in one write with the rest", async () => {
+  const { clock, memory, masterKey, table, keyRing, readOf, rotate } = await openWorld();
+  await table.put("red", 1);
+  for (const end of ["retired", "destroyed"]) {
+    // A command beside the server: nobody tells it.
+    const beside = await openKeyRing(memory, masterKey, clock);
+    const store = openResealedStore(memory, beside);
+    const besides = sealedTable(store, beside, "teams");
+    const read = await readOf("red");
+    const changes = [
+      await besides.changeOf("red", 2, { expects: read.version }),
+      await besides.changeOf(`new ${end}`, 3, { expects: "nothing" }),
+      { table: "teams", key: `plain ${end}`, value: Uint8Array.of(7) },
+    ];
+    const before = keyRing.activeKey();
+    if (end === "destroyed") await rotate();
+    else {
+      await keyRing.rotate(() => Promise.resolve());
+      await keyRing.retire(before);
+    }
+    strictEqual(await store.write(changes), true);
+    for (const key of ["red", `new ${end}`]) {
+      strictEqual(sealingKeyIdOf((await readOf(key)).version), keyRing.activeKey());
+    }
+    deepStrictEqual([await table.get("red"), await table.get(`new ${end}`)], [2, 3]);
+    deepStrictEqual(await memory.get("teams", `plain ${end}`), Uint8Array.of(7));
+    await memory.delete("teams", `plain ${end}`);
+    await table.put("red", 1);
+  }
+});
+
+Deno.test("nothing is written under a destroyed key: where it does not open any more, who sealed it gets a fault, and what stood there stays", async () => {
   const { table, store, memory, readOf, rotate } = await openWorld();
   await table.put("red", 1);
   const read = await readOf("red");

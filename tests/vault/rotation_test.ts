@@ -52,7 +52,7 @@ function openStoreUnderTest(records = 0) {
       store,
     });
     opened.push(rotation);
-    const rooms = openResealedStore(store);
+    const rooms = openResealedStore(store, keyRing);
     return {
       keyRing,
       rotation,
@@ -338,7 +338,7 @@ Deno.test("an instance takes over from one that died, when that has given no sig
   await world.close();
 });
 
-Deno.test("an instance that does not know the new key yet writes under the old one, and that is found; once it is gone, nothing is written", async () => {
+Deno.test("an instance that does not know the new key yet writes under the old one, and that is found; once that is gone, it writes under the new one", async () => {
   const world = openStoreUnderTest(30);
   const [one, late] = [
     await world.openInstance({ isShared: true, settleMs: 200 }),
@@ -368,10 +368,49 @@ Deno.test("an instance that does not know the new key yet writes under the old o
   const frozen = await openKeyRing(world.memory, world.master, clock);
   await one.rotation.start();
   await one.rotation.whenIdle();
-  const users = sealedTable(openResealedStore(world.memory), frozen, "users");
-  await rejects(users.put("frozen", 1), isFault("unavailable"));
-  strictEqual(await one.users.get("frozen"), undefined);
+  const users = sealedTable(openResealedStore(world.memory, frozen), frozen, "users");
+  await users.put("frozen", 1);
+  strictEqual(await one.users.get("frozen"), 1);
+  deepStrictEqual([...await world.keysInUse()], [one.keyRing.activeKey()]);
   strictEqual((await one.rotation.keys()).some(({ id }) => id === old), false);
+  await world.close();
+});
+
+Deno.test("what somebody who knows nothing of it writes between the last look and the end of the key is under the new one", async () => {
+  const world = openStoreUnderTest(10);
+  const before = await openKeyRing(world.memory, world.master, clock);
+  const beside = sealedTable(openResealedStore(world.memory, before), before, "users");
+  const one = await world.openInstance({
+    // Each key, after it was looked for and just before it is destroyed.
+    recordKey: async (_id, change) =>
+      change === "destroyed" ? await beside.put("beside", { n: 1 }) : undefined,
+  });
+  await world.fill(one);
+  for (let times = 0; times < 2; times++) {
+    await one.rotation.start();
+    await one.rotation.whenIdle();
+    strictEqual((await one.rotation.state())?.state, "done");
+    deepStrictEqual(await one.users.get("beside"), { n: 1 });
+    deepStrictEqual([...await world.keysInUse()], [one.keyRing.activeKey()]);
+  }
+  await world.close();
+});
+
+Deno.test("a value whose data key is nowhere is told of with its place, and holds nothing up", async () => {
+  const world = openStoreUnderTest(10);
+  const { rotation, keyRing, faults } = await world.openInstance();
+  const lost = await keyRing.seal("users/lost", encodeUtf8("1"));
+  await rotation.start();
+  await rotation.whenIdle();
+  await world.memory.put("users", "lost", lost);
+  await rotation.start();
+  await rotation.whenIdle();
+  const { state, reason } = await rotation.state() ?? {};
+  strictEqual(state, "done");
+  match(reason ?? "", /^1 values are lost, .*: users\/lost$/);
+  deepStrictEqual(faults.map((each) => each.slice(0, 5)), ["lost:"]);
+  match(faults.join(), /users\/lost/);
+  strictEqual((await rotation.keys()).length, 2);
   await world.close();
 });
 

@@ -1,5 +1,5 @@
 // Tests of the master key in a key service, against a real implementation of its protocol: acts, versions, refusals, faults.
-import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, doesNotMatch, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { openTransitMasterKey, type TransitSettings } from "../../src/vault/transit_master_key.ts";
@@ -187,6 +187,28 @@ Deno.test("a token that was written anew into its file is taken up when the old 
     const wrapped = await master.wrap("p", RAW);
     deepStrictEqual(await master.unwrap("p", wrapped), RAW);
     strictEqual(service.calls.at(-1)?.token, token);
+  } finally {
+    master.close();
+    await service.close();
+  }
+});
+
+Deno.test("ASVS V16.2.5: a token that no header can carry is refused, at the start and from its file later, and stands in no message", async () => {
+  const service = startService();
+  const secret = "hvs.SECRETTOKEN";
+  let token = TOKEN;
+  const readToken = () => token;
+  const master = await openTransitMasterKey(settingsOf(service, { readToken }));
+  try {
+    service.revoke(TOKEN);
+    for (const malformed of [`${secret}\nline 2`, `${secret}\u20ac`, `${secret}\0`, ""]) {
+      token = malformed;
+      for (const act of [master.wrap("p", RAW), openTransitMasterKey(settingsOf(service, { readToken }))]) {
+        const words = await refusalOf(act);
+        match(words, /its token is malformed/);
+        doesNotMatch(words, /SECRET/);
+      }
+    }
   } finally {
     master.close();
     await service.close();

@@ -14,7 +14,7 @@ import {
   findPage,
 } from "./archive_search.ts";
 import type { AuditQuery } from "./audit_query.ts";
-import { readNewestCheckpoint, readVerifierKeys } from "./newest_checkpoint.ts";
+import { readNewestCheckpoint } from "./newest_checkpoint.ts";
 
 /** What the worker is asked, and what it answers to that. */
 export interface ArchiveAnswers {
@@ -24,7 +24,6 @@ export interface ArchiveAnswers {
   readonly newest: number;
   readonly piece: ExportPiece;
   readonly checkpoint: string | undefined;
-  readonly verifierKeys: string;
 }
 
 /** A question. */
@@ -43,8 +42,7 @@ export type ArchiveQuestion =
     readonly after: number;
     readonly last: number;
   }
-  | { readonly kind: "checkpoint" }
-  | { readonly kind: "verifierKeys" };
+  | { readonly kind: "checkpoint" };
 
 /** What the worker is told; `open` comes first. */
 export type ArchiveRequest =
@@ -209,8 +207,6 @@ async function valueOf(question: ArchiveQuestion): Promise<ArchiveAnswers[keyof 
       return exportPiece(openFollower(), question.query, question, systemClock);
     case "checkpoint":
       return readNewestCheckpoint(openFolders().checkpointDirectory);
-    case "verifierKeys":
-      return readVerifierKeys(openFolders().checkpointDirectory);
   }
 }
 

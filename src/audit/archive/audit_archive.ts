@@ -26,7 +26,7 @@ export interface AuditArchive {
   export(query: AuditQuery, form: ExportForm): Promise<ExportPieces>;
   /** The last signed checkpoint (C2SP signed note); undefined when there is none yet. Nothing here verifies it. */
   newestCheckpoint(): Promise<string | undefined>;
-  /** The keys that verify checkpoints, one a line, the newest last; "" when there are none yet. */
+  /** The keys that verify checkpoints, one a line, the newest last: those of the store, whatever stands beside the trail. */
   verifierKeys(): Promise<string>;
   /** Ends the worker. What is asked is refused. Never rejects. */
   close(): Promise<void>;
@@ -43,8 +43,9 @@ export interface AuditArchiveOptions {
   readonly folders: ArchiveFolders;
   /** 32 bytes, for the words in the index: with another key it is made anew. */
   readonly key: Uint8Array;
-  /** Open sealed events. */
+  /** Open sealed events, and verify checkpoints. */
   readonly keys: {
+    verifierKeys(): string;
     sealingKeys(): ReadonlyMap<string, Uint8Array>;
     onChange(changed: () => void): void;
   };
@@ -53,8 +54,8 @@ export interface AuditArchiveOptions {
   readonly startAfterMs?: number;
 }
 
-/** A start of the server is not held up by an index. */
-const START_AFTER_MS = 5_000;
+/** Beside the rest of the start: a process that has served for a while may have no file descriptor left, and starts no worker then. */
+const START_AFTER_MS = 0;
 const RESTART_AFTER_MS = 10_000;
 /** Far beyond what a question takes: the disk hangs. */
 const TIMEOUT_MS = 30_000;
@@ -114,7 +115,7 @@ class WorkerArchive implements AuditArchive {
   }
 
   verifierKeys(): Promise<string> {
-    return this.#ask({ kind: "verifierKeys" });
+    return Promise.resolve(this.#options.keys.verifierKeys());
   }
 
   close(): Promise<void> {

@@ -1,5 +1,5 @@
 // Audit sinks: starts the worker that ships the trail, keeps it going, and logs how the sinks are. Requests never wait for it.
-import type { Log, LogSink } from "../../telemetry/log.ts";
+import { type Log, type LogSink, wholeLines } from "../../telemetry/log.ts";
 import { reasonOf } from "../segment_files.ts";
 import type { SinkOptions } from "./sink_options.ts";
 import type { SinkWorkerReply, SinkWorkerRequest } from "./sink_worker.ts";
@@ -39,6 +39,7 @@ const RESTART_MS_MAX = 60_000;
  */
 export function openAuditSinks(options: AuditSinksOptions): AuditSinks {
   const { log, cursorDirectory } = options;
+  const standardOutput = wholeLines(options.standardOutput);
   Deno.mkdirSync(cursorDirectory, { recursive: true, mode: 0o700 });
   let worker: Worker | undefined;
   let restartMs = RESTART_MS_FIRST;
@@ -101,7 +102,7 @@ export function openAuditSinks(options: AuditSinksOptions): AuditSinks {
   /** Why not, or null. */
   async function write(bytes: Uint8Array<ArrayBuffer>): Promise<string | null> {
     try {
-      for (let rest = bytes; rest.length > 0;) rest = rest.subarray(await options.standardOutput(rest));
+      await standardOutput(bytes);
       return null;
     } catch (thrown) {
       return reasonOf(thrown);

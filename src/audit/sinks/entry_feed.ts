@@ -3,8 +3,11 @@ import type { JsonValue } from "../../encoding/canonical_json.ts";
 import { Fault } from "../../faults/fault.ts";
 import type { EventClass } from "../audit_event.ts";
 import { readCheckpoint } from "../checkpoint.ts";
+import { parseEntry } from "../hash_chain.ts";
+import { isRemovedLine, parseRemovedLine } from "../removed_line.ts";
 import { listSegments, parseHeader, readLines, segmentName, segmentNumber } from "../segment_files.ts";
-import { START, TrailReader } from "../trail_reader.ts";
+import { readStub } from "../segment_stub.ts";
+import { type EntryPlace, START, TrailReader } from "../trail_reader.ts";
 import type { Feed } from "./feed.ts";
 import { type ShippedEntry, shippedEntry } from "./shipped_entry.ts";
 
@@ -73,9 +76,9 @@ export function openEntryFeed(options: EntryFeedOptions): Feed<EntryPosition, Sh
       try {
         return reader.at(kept.last).hash === kept.last.hash ? kept : undefined;
       } catch (thrown) {
-        // Taken out, or moved by what was taken out before it; the reader finds its way by the number.
-        if (thrown instanceof Fault && thrown.kind === "not_found") return kept;
-        throw thrown;
+        if (!(thrown instanceof Fault) || thrown.kind !== "not_found") throw thrown;
+        // Where it is the same trail, the reader finds its way by the number.
+        return wasThinned(directory, kept.last) ? kept : undefined;
       }
     },
     async read(from, itemsMax) {
@@ -108,6 +111,30 @@ export function openEntryFeed(options: EntryFeedOptions): Feed<EntryPosition, Sh
       };
     },
   };
+}
+
+/**
+ * Whether retention has moved an entry or taken it out, which leaves its hash. Otherwise this is another trail: one that was put back
+ * and went on differently.
+ */
+function wasThinned(directory: string, { segment, seq, hash }: EntryPlace & { hash: string }): boolean {
+  const stub = readStub(directory, segment);
+  if (stub === undefined) return false;
+  if (stub.file === undefined) {
+    return seq === stub.last ? hash === stub.hash : seq >= stub.first && seq < stub.last;
+  }
+  using file = Deno.openSync(`${directory}/${segmentName(segment)}`, { read: true });
+  for (const { bytes } of readLines(file)) {
+    if (isRemovedLine(bytes)) {
+      const line = parseRemovedLine(bytes);
+      const removed = line?.removed[seq - line.seq];
+      if (removed !== undefined) return removed === hash;
+      continue;
+    }
+    const entry = parseEntry(bytes);
+    if (entry.ok && entry.value.seq === seq) return entry.value.hash === hash;
+  }
+  return false;
 }
 
 /**

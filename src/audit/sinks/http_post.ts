@@ -26,14 +26,17 @@ const ANSWER_BYTES_MAX = 64 * 1024;
 /** The receiver found something wrong with what is in the body: bad, too large, not understood. */
 const REFUSALS: readonly number[] = [400, 413, 422];
 
-/** Opens nothing yet: connections come with the first call and are kept. */
+/**
+ * Opens nothing yet: connections come with the first call and are kept.
+ *
+ * @throws TypeError when certificates, secret or header fields cannot be used; it may quote them
+ */
 export function openHttpPost(
   target: HttpTarget,
   url: string,
   headers: Readonly<Record<string, string>>,
 ): HttpPost {
   const { caCertificates, secret } = target;
-  const client = Deno.createHttpClient(caCertificates === undefined ? {} : { caCerts: [caCertificates] });
   const fields = new Headers({
     ...target.headers,
     ...headers,
@@ -41,6 +44,7 @@ export function openHttpPost(
     "accept-encoding": "identity",
   });
   if (secret !== undefined) fields.set("authorization", credentials(target.username, secret));
+  const client = Deno.createHttpClient(caCertificates === undefined ? {} : { caCerts: [caCertificates] });
   return {
     async send(body, items) {
       const controller = new AbortController();

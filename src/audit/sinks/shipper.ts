@@ -46,7 +46,7 @@ export class Shipper<Position extends JsonValue, Item> {
   /** Behind what is known to have come. */
   #taken: Position | undefined;
   /** Sent and not yet counted as taken, oldest first. */
-  #unsettled: { readonly position: Position; readonly sentMs: number }[] = [];
+  #unsettled: { readonly position: Position; readonly gone: number; readonly sentMs: number }[] = [];
   #written: Position | undefined;
   #writtenMs = 0;
   #itemsMax = ITEMS_MAX;
@@ -83,7 +83,7 @@ export class Shipper<Position extends JsonValue, Item> {
     clearTimeout(timer);
     if (ended !== "late") {
       const hasCome = await this.#options.sink.close().catch(() => false);
-      if (hasCome && this.#sent !== undefined) this.#taken = this.#sent;
+      if (hasCome) this.#settleUntil(Infinity);
     }
     try {
       this.#writeCursor();
@@ -93,7 +93,7 @@ export class Shipper<Position extends JsonValue, Item> {
   }
 
   async #run(): Promise<void> {
-    const { clock, sink } = this.#options;
+    const { clock } = this.#options;
     for (;;) {
       let pauseMs = 0;
       try {
@@ -104,28 +104,28 @@ export class Shipper<Position extends JsonValue, Item> {
           pauseMs = IDLE_MS;
         }
       } catch (thrown) {
-        if (this.#closeByMs !== undefined) return;
         pauseMs = this.#failed(thrown);
+        if (this.#closeByMs !== undefined) return;
       }
       if (this.#closeByMs !== undefined && clock.monotonic() >= this.#closeByMs) return;
       if (pauseMs > 0) await this.#pause(pauseMs);
-      const lost = this.#unsettled.length > 0 ? sink.lost?.() : undefined;
-      if (lost !== undefined) this.#failed(new SinkFault(lost));
     }
   }
 
   /** Sends one piece; whether there may be more. */
   async #step(): Promise<boolean> {
-    const { feed, sink, clock, watch } = this.#options;
+    const { feed, sink, clock } = this.#options;
     const from = this.#sent ??= this.#begin();
     const { items, next, gone } = await feed.read(from, this.#itemsMax);
     if (items.length > 0) {
       await sink.send(items);
       this.#itemsMax = Math.min(2 * this.#itemsMax, ITEMS_MAX);
+    } else {
+      // Reading alone gives nobody a turn: no other sink, and not the news that a connection has ended.
+      await turn();
     }
     const isMore = !sameJson(from, next);
-    if (gone > 0) watch.gone(gone);
-    if (isMore) this.#unsettled.push({ position: next, sentMs: clock.monotonic() });
+    if (isMore) this.#unsettled.push({ position: next, gone, sentMs: clock.monotonic() });
     this.#sent = next;
     this.#settle();
     // Where nothing is left to send after a failure, that was about something else than sending.
@@ -156,15 +156,32 @@ export class Shipper<Position extends JsonValue, Item> {
     return position;
   }
 
-  /** Takes note of what has come by now. */
+  /**
+   * Takes note of what has come by now.
+   *
+   * @throws SinkFault when what was sent before may be lost
+   */
   #settle(): void {
     const { sink, clock } = this.#options;
+    const lost = sink.lost?.();
+    // A connection that ended when all had settled has taken nothing with it.
+    if (lost !== undefined && this.#unsettled.length > 0) throw new SinkFault(lost);
     const now = clock.monotonic();
-    const settledUntilMs = sink.acknowledges ? now : now - SETTLED_MS;
-    while ((this.#unsettled[0]?.sentMs ?? Infinity) <= settledUntilMs) {
-      this.#taken = this.#unsettled.shift()?.position;
-    }
+    this.#settleUntil(sink.acknowledges ? now : now - SETTLED_MS);
     if (now - this.#writtenMs >= CURSOR_MS) this.#writeCursor();
+  }
+
+  /** What was sent by then has come. What is gone is told now: before, it may be read again. */
+  #settleUntil(ms: number): void {
+    for (
+      let first = this.#unsettled[0];
+      first !== undefined && first.sentMs <= ms;
+      first = this.#unsettled[0]
+    ) {
+      this.#unsettled.shift();
+      this.#taken = first.position;
+      if (first.gone > 0) this.#options.watch.gone(first.gone);
+    }
   }
 
   #writeCursor(): void {
@@ -213,6 +230,11 @@ export class Shipper<Position extends JsonValue, Item> {
     });
     this.#wake = () => {};
   }
+}
+
+/** Resolves when everything else that waits for the thread has had its turn. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 function sameJson(left: JsonValue, right: JsonValue): boolean {

@@ -11,7 +11,10 @@ export interface Sink<Item> {
   send(items: readonly Item[]): Promise<void>;
   /** Whether `send` resolves only when the receiver has said that it has the items. */
   readonly acknowledges: boolean;
-  /** Of a sink that does not acknowledge: why what was sent last may be lost, until the next `send`; else undefined. */
+  /**
+   * Of a sink that does not acknowledge: why what was sent before may be lost. Told once: the next `send` begins anew. Before it was
+   * told, `send` throws it and sends nothing.
+   */
   lost?(): string | undefined;
   /** Ends it in order. Resolves with whether all that was sent has come to the receiver, where that can be known. */
   close(): Promise<boolean>;

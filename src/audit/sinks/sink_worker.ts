@@ -57,11 +57,7 @@ let lastWriteId = 0;
 self.onmessage = ({ data }: MessageEvent<SinkWorkerRequest>) => {
   switch (data.kind) {
     case "open":
-      for (const sink of data.sinks) {
-        const shipper = shipperOf(sink, data);
-        shippers.push(shipper);
-        shipper.start();
-      }
+      for (const sink of data.sinks) open(sink, data);
       return;
     case "keys":
       sealingKeys = data.keys;
@@ -92,6 +88,19 @@ const keys: SealingKeys = {
     return keysAsked.promise;
   },
 };
+
+/** One that cannot be opened holds no other. */
+function open(sink: SinkOptions, folders: Extract<SinkWorkerRequest, { kind: "open" }>): void {
+  try {
+    const shipper = shipperOf(sink, folders);
+    shippers.push(shipper);
+    shipper.start();
+  } catch {
+    // The error's own text may quote the secret.
+    const reason = "it cannot be opened: its certificates, secret or header fields cannot be used";
+    say({ kind: "state", sink: sink.name, state: "down", reason });
+  }
+}
 
 function shipperOf(options: SinkOptions, folders: Extract<SinkWorkerRequest, { kind: "open" }>) {
   const { directory, checkpointDirectory, cursorDirectory } = folders;

@@ -28,7 +28,9 @@ export function openSyslogSink(options: SyslogOptions): Sink<ShippedEntry> {
   return {
     acknowledges: false,
     async send(entries) {
-      if (connection?.reason !== undefined) drop();
+      // Over a new connection these would come, and nobody would know that those before have not.
+      const reason = lost();
+      if (reason !== undefined) throw new SinkFault(reason);
       connection ??= await connect(options);
       const { socket } = connection;
       try {
@@ -38,7 +40,7 @@ export function openSyslogSink(options: SyslogOptions): Sink<ShippedEntry> {
         throw asSinkFault(thrown);
       }
     },
-    lost: () => connection?.reason,
+    lost,
     async close() {
       if (connection === undefined) return true;
       const { socket, ended, reason } = connection;
@@ -56,6 +58,12 @@ export function openSyslogSink(options: SyslogOptions): Sink<ShippedEntry> {
       return hasCome;
     },
   };
+
+  function lost(): string | undefined {
+    const reason = connection?.reason;
+    if (reason !== undefined) drop();
+    return reason;
+  }
 
   function drop(): void {
     try {

@@ -43,6 +43,11 @@ const destroyQuery = z.strictObject({
   ),
 });
 
+const DESTROYED_DESCRIPTION =
+  "The payloads so far can never be read again: the key is out of the store, and out of its files where they are this server's. " +
+  "Redis's append-only file holds it, sealed, until that is rewritten (BGREWRITEAOF); backups hold it, too. Where the answer is 503, the " +
+  "key may be destroyed and not yet out of the files: the server tries again by itself, and so may the caller.";
+
 /** Any subject of any issuer (RFC 7519 §4.1.2). */
 const SUBJECT = /^[^\p{Cc}]{1,255}$/u;
 
@@ -65,12 +70,17 @@ export function payloadRoutes(
         const payloads = payloadsIn(await eventsOf(archive, request));
         const [first] = payloads;
         if (first === undefined) throw objectNotFound("the trail has no payload of the request");
-        const keys = await Promise.all(payloads.map(async (payload) => {
-          const key = await payloadKeys.read(payload.key);
-          if (key === undefined) throw destroyed();
-          return { payload, key };
-        }));
+        const readKeys = () =>
+          Promise.all(payloads.map(async (payload) => {
+            const key = await payloadKeys.read(payload.key);
+            if (key === undefined) throw destroyed();
+            return { payload, key };
+          }));
+        // What nobody can read is refused, and is no reading.
+        await readKeys();
         await exchange.record.reading("payload", { request });
+        // Not those of before: what was destroyed while that was recorded is not given any more.
+        const keys = await readKeys();
         const opened = (part: PayloadPart) => {
           const found = keys.find(({ payload }) => payload.part === part);
           return found === undefined
@@ -94,13 +104,21 @@ export function payloadRoutes(
       summary: "Destroy the key of all payloads of a subject",
       policy: { kind: "action", action: "payload:destroy" },
       query: destroyQuery,
-      answers: { 204: { description: "The payloads so far can never be read again." } },
-      faults: ["request_invalid", "not_found", "conflict"],
+      answers: { 204: { description: DESTROYED_DESCRIPTION } },
+      faults: ["request_invalid", "not_found", "conflict", "unavailable"],
       async handle(exchange) {
         const { id: subject = "" } = exchange.parameters;
         const { issuer = ownIssuer } = exchange.query as z.infer<typeof destroyQuery>;
-        const key = SUBJECT.test(subject) ? await payloadKeys.find(issuer, subject) : undefined;
-        if (key === undefined) throw objectNotFound("the subject has no payload key");
+        if (!SUBJECT.test(subject)) throw objectNotFound("the path holds no subject");
+        const key = await payloadKeys.find(issuer, subject);
+        if (key === undefined) {
+          // By a request that was not answered, or with a fault: the key may still stand in the store's files.
+          const id = await payloadKeys.unscrubbed(issuer, subject);
+          if (id === undefined) throw objectNotFound("the subject has no payload key");
+          await exchange.record.changing("payload:destroy", `payload_key/${id}`, null, null);
+          await payloadKeys.scrub();
+          return { status: 204 };
+        }
         const before = {
           issuer,
           subject: subjects.subject(issuer, subject),

@@ -25,6 +25,7 @@ function openArchive(folder: TrailFolder, startAfterMs = NEVER_MS) {
     folders: { directory, checkpointDirectory, indexDirectory },
     key: new Uint8Array(32).fill(3),
     keys: {
+      verifierKeys: () => "NAME+HASH+KEY\n",
       sealingKeys: () => sealingKeys,
       onChange(listener) {
         changed = listener;
@@ -123,21 +124,38 @@ Deno.test("a sealing key that is new is asked for where it is met, and one that 
   deepStrictEqual(await found(), [undefined, undefined, "2", "1"]);
 });
 
-Deno.test("the newest signed checkpoint and the keys are those on the disk; a torn line is none", async () => {
+Deno.test("the newest signed checkpoint is that on the disk; a torn line is none", async () => {
   await using folder = new TrailFolder();
   await using archive = openArchive(folder);
   strictEqual(await archive.newestCheckpoint(), undefined);
-  strictEqual(await archive.verifierKeys(), "");
   folder.write(numberedUpTo(3));
   folder.write(numberedUpTo(5, 4));
   strictEqual(await archive.newestCheckpoint(), folder.notes().at(-1));
-  strictEqual(
-    await archive.verifierKeys(),
-    Deno.readTextFileSync(`${folder.checkpointDirectory}/trail.vkey`),
-  );
   const file = `${folder.checkpointDirectory}/checkpoints-2026-02.jsonl`;
   Deno.writeTextFileSync(file, '"half a no');
   strictEqual(await archive.newestCheckpoint(), folder.notes().at(-1));
+});
+
+Deno.test("the keys are those of the store: whoever writes beside the trail cannot add one", async () => {
+  await using folder = new TrailFolder();
+  await using archive = openArchive(folder);
+  folder.write(numberedUpTo(3));
+  Deno.writeTextFileSync(`${folder.checkpointDirectory}/trail.vkey`, "anybody's\n", { append: true });
+  strictEqual(await archive.verifierKeys(), "NAME+HASH+KEY\n");
+});
+
+Deno.test("the newest signed checkpoint is found in a long history, wherever the last bytes of it begin", async () => {
+  await using folder = new TrailFolder();
+  await using archive = openArchive(folder);
+  folder.write(numberedUpTo(1));
+  const path = folder.signedPath;
+  const line = Deno.readTextFileSync(path);
+  const [note] = folder.notes();
+  for (let more = 0; more < 4; more++) {
+    // The note has a character of three bytes.
+    Deno.writeTextFileSync(path, `${"x".repeat(more)}\n${line.repeat(400)}`);
+    strictEqual(await archive.newestCheckpoint(), note);
+  }
 });
 
 Deno.test("a trail that cannot be read refuses who asks and tells the log once, and again when it can", async () => {

@@ -1,6 +1,7 @@
 // Tests of the feed of entries over real trails: sealed ones, thinned ones, and positions that belong to another.
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { openEntryFeed } from "../../../src/audit/sinks/entry_feed.ts";
+import { listSegments } from "../../../src/audit/segment_files.ts";
 import { mixedUpTo, thin } from "../thinned_trail.ts";
 import { numberedUpTo, TRAIL_KEYS, TrailFolder } from "../trail_folder.ts";
 
@@ -82,3 +83,50 @@ Deno.test("a feed that begins now gives what comes from now on, in whichever seg
   const { items } = await feed.read(start, 100);
   deepStrictEqual(items.map(({ seq }) => seq), Array.from({ length: 20 }, (_, index) => 51 + index));
 });
+
+Deno.test("a position is none in a trail that was put back and has grown past it, also where its segment was thinned since", async () => {
+  for (const segmentBytesMax of [1_000_000, 3_000]) {
+    for (const isThinned of [false, true]) {
+      await using folder = new TrailFolder();
+      folder.write(mixedUpTo(10), segmentBytesMax);
+      const backup = `${folder.root}/backup`;
+      copyTrail(folder.root, backup);
+      folder.write(numberedUpTo(30, 11), segmentBytesMax);
+      const feed = feedOf(folder);
+      const { next } = await feed.read(feed.start("start"), 1000);
+      strictEqual(next.seq, 30);
+      deepStrictEqual(feedOf(folder).resume(next), next);
+      for (const name of TRAIL_FOLDERS) Deno.removeSync(`${folder.root}/${name}`, { recursive: true });
+      copyTrail(backup, folder.root);
+      folder.write(mixedUpTo(60, 11), segmentBytesMax);
+      // A segment that is still written is never thinned.
+      if (isThinned && segmentBytesMax === 3_000) thin(folder, next.segment, ["activity"]);
+      strictEqual(feedOf(folder).resume(next), undefined);
+    }
+  }
+});
+
+Deno.test("a position survives that its entry was taken out, moved, or went with its segment", async () => {
+  for (const seq of [4, 5]) {
+    await using folder = new TrailFolder();
+    folder.write(mixedUpTo(40), 3_000);
+    const feed = feedOf(folder);
+    const { next } = await feed.read(feed.start("start"), seq);
+    thin(folder, 1, ["activity"]);
+    deepStrictEqual(feedOf(folder).resume(next), next);
+    thin(folder, 1, ["activity", "security"]);
+    strictEqual(listSegments(folder.directory)[0], 2);
+    deepStrictEqual(feedOf(folder).resume(next), next);
+  }
+});
+
+const TRAIL_FOLDERS = ["trail", "checkpoint"];
+
+function copyTrail(from: string, to: string): void {
+  for (const name of TRAIL_FOLDERS) {
+    Deno.mkdirSync(`${to}/${name}`, { recursive: true });
+    for (const file of Deno.readDirSync(`${from}/${name}`)) {
+      Deno.copyFileSync(`${from}/${name}/${file.name}`, `${to}/${name}/${file.name}`);
+    }
+  }
+}

@@ -33,11 +33,11 @@ function memoryCursor(kept?: JsonValue): SinkCursor & { kept: JsonValue | undefi
 
 function shipper(
   sink: Partial<Sink<number>> & Pick<Sink<number>, "send">,
-  { state = { last: 1000 }, cursor = memoryCursor(), clock = manualClock() } = {},
+  { state = { last: 1000 }, cursor = memoryCursor(), clock = manualClock(), feed = numbers(state) } = {},
 ) {
   const told: string[] = [];
   const running = new Shipper({
-    feed: numbers(state),
+    feed,
     sink: { acknowledges: true, close: () => Promise.resolve(true), ...sink },
     cursor,
     from: "start",
@@ -183,4 +183,110 @@ Deno.test("a cursor that cannot be written is told, and nothing is sent twice fo
   await until(() => told.at(-1) === "up null" && cursor.kept === 4);
   await running.close(100);
   deepStrictEqual(taken, [1, 2, 3, 4]);
+});
+
+Deno.test("what was sent over a connection that ended while the next piece was looked for is sent again, however long ago it was sent", async () => {
+  const state = { last: 3 };
+  const clock = manualClock();
+  const taken: number[] = [];
+  let lost: string | undefined;
+  let endsNow = false;
+  const whole = numbers(state);
+  const { running, cursor } = shipper({
+    acknowledges: false,
+    lost: () => lost,
+    send(items) {
+      lost = undefined;
+      taken.push(...items);
+      return Promise.resolve();
+    },
+    close: () => Promise.resolve(false),
+  }, {
+    state,
+    clock,
+    feed: {
+      ...whole,
+      read(from, itemsMax) {
+        if (endsNow) {
+          lost = "it closed the connection";
+          clock.advance(6000);
+        }
+        endsNow = false;
+        return whole.read(from, itemsMax);
+      },
+    },
+  });
+  await until(() => taken.length === 3);
+  endsNow = true;
+  await until(() => taken.length === 6);
+  await running.close(100);
+  deepStrictEqual(taken, [1, 2, 3, 1, 2, 3]);
+  strictEqual(cursor.kept, 0);
+});
+
+Deno.test("a failure at the stop counts nothing as come that was not known to have come before", async () => {
+  const taken: number[] = [];
+  let isBroken = false;
+  const { running, cursor, state } = shipper({
+    acknowledges: false,
+    send(items) {
+      if (isBroken) return Promise.reject(new SinkFault("it reset the connection"));
+      taken.push(...items);
+      return Promise.resolve();
+    },
+    // Nothing is open any more, so nothing is left to wait for.
+    close: () => Promise.resolve(true),
+  }, { state: { last: 3 } });
+  await until(() => taken.length === 3);
+  isBroken = true;
+  state.last = 4;
+  await running.close(1000);
+  strictEqual(cursor.kept, 0);
+});
+
+Deno.test("entries that are gone are told once, though what stands around them is sent again", async () => {
+  const taken: number[] = [];
+  let lost: string | undefined;
+  const { running, told, clock } = shipper({
+    acknowledges: false,
+    lost: () => lost,
+    send(items) {
+      lost = undefined;
+      taken.push(...items);
+      return Promise.resolve();
+    },
+  }, {
+    feed: {
+      ...numbers({ last: 9 }),
+      read: (from) => Promise.resolve({ items: from === 9 ? [] : [1, 9], next: 9, gone: from === 9 ? 0 : 7 }),
+    },
+  });
+  for (const times of [2, 4, 6]) {
+    await until(() => taken.length === times);
+    if (times < 6) lost = "it closed the connection";
+  }
+  clock.advance(6000);
+  await until(() => told.some((each) => each.startsWith("gone")));
+  await running.close(100);
+  deepStrictEqual(told.filter((each) => each.startsWith("gone")), ["gone 7"]);
+});
+
+Deno.test("a sink that wants nothing of a long trail leaves others their turn while it passes over it", async () => {
+  const last = 500;
+  let reads = 0;
+  const { running, cursor } = shipper({ send: () => Promise.resolve() }, {
+    feed: {
+      ...numbers({ last }),
+      read(from) {
+        reads++;
+        return Promise.resolve({ items: [], next: Math.min(last, from + 1), gone: 0 });
+      },
+    },
+  });
+  let readsAtTurn: number | undefined;
+  setTimeout(() => readsAtTurn = reads, 0);
+  await until(() => reads > last);
+  ok(readsAtTurn !== undefined && readsAtTurn < last, `${readsAtTurn} reads before another had its turn`);
+  await running.close(1000);
+  strictEqual(cursor.kept, last);
 });

@@ -1,6 +1,9 @@
 // Tests of the syslog sink: the real worker and a real rsyslogd, over TCP and TLS, also one that is killed.
-import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { shippedEntry } from "../../../src/audit/sinks/shipped_entry.ts";
+import { SinkFault } from "../../../src/audit/sinks/sink.ts";
 import type { SinkOptions } from "../../../src/audit/sinks/sink_options.ts";
+import { openSyslogSink } from "../../../src/audit/sinks/syslog_sink.ts";
 import { hasRsyslog, startRsyslogServer } from "../../support/rsyslog_server.ts";
 import { makeSelfSignedCertificate } from "../../support/self_signed_certificate.ts";
 import { freePort } from "../../support/server_under_test.ts";
@@ -154,5 +157,35 @@ Deno.test("a receiver that closes without having read gets what it was sent agai
   // That one did: the cursor has moved.
   const cursor = JSON.parse(Deno.readTextFileSync(`${folder.root}/sinks/syslog.cursor`));
   strictEqual(cursor.seq, 2);
+  listener.close();
+});
+
+Deno.test("a sink whose connection has ended says so before it connects again: what it was given before may be lost", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const sink = openSyslogSink(syslog(listener.addr.port));
+  const entry = shippedEntry("trail", {
+    seq: 1,
+    time: "2026-01-02T03:04:05.006Z",
+    hash: "0".repeat(64),
+    class: "security",
+    event: { type: "server.stopped" },
+  });
+  const [first] = await Promise.all([listener.accept(), sink.send([entry])]);
+  // It has read nothing.
+  first.close();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  // Where the news comes later than that, what was written meanwhile is in question as well.
+  await rejects(async () => {
+    for (let time = 0; time < 500; time++) await sink.send([entry]);
+  }, SinkFault);
+  const [second] = await Promise.all([listener.accept(), sink.send([entry])]);
+  strictEqual(sink.lost?.(), undefined);
+  second.close();
+  // Told once: whoever was told begins anew.
+  await until(() => sink.lost?.() !== undefined);
+  strictEqual(sink.lost?.(), undefined);
+  const [third] = await Promise.all([listener.accept(), sink.send([entry])]);
+  third.close();
+  await sink.close();
   listener.close();
 });

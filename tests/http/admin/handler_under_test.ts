@@ -143,7 +143,7 @@ export async function openWorld(policies: readonly LimitPolicy[] = []) {
     archive: NO_ARCHIVE,
     models: NO_MODELS,
     isModelReady: () => false,
-    payloadKeys: openPayloadKeys({ store, keyRing, feed: NO_OTHERS, trail, clock }),
+    payloadKeys: openPayloadKeys({ store, keyRing, feed: NO_OTHERS, trail, clock, log }),
     subjects: PLAIN_SUBJECTS,
     issuer: ISSUER,
     limiter,

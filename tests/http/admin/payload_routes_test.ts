@@ -1,6 +1,8 @@
 // Tests of the payload routes against the whole app: who asked and what, read with a record of it, until the subject's key is destroyed.
 import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { auditFolders } from "../../../src/audit/audit_trail.ts";
+import { DatabaseSync } from "node:sqlite";
+import type { Replacements } from "../../../src/assemble.ts";
+import { auditFolders, openAuditTrail } from "../../../src/audit/audit_trail.ts";
 import { verifyChain } from "../../../src/audit/verify_chain.ts";
 import { newId } from "../../../src/encoding/ids.ts";
 import {
@@ -19,8 +21,10 @@ async function withApp(
   policies: unknown,
   run: (app: AppUnderTest) => Promise<void>,
   variables: Record<string, string> = {},
+  replacements: Replacements = {},
 ): Promise<void> {
-  const app = await openAppUnderTest({ PORTCULLIS_AUDIT_PAYLOADS: JSON.stringify(policies), ...variables });
+  const settings = { PORTCULLIS_AUDIT_PAYLOADS: JSON.stringify(policies), ...variables };
+  const app = await openAppUnderTest(settings, replacements);
   try {
     await run(app);
   } finally {
@@ -185,6 +189,74 @@ Deno.test("what is under way when its key is destroyed is sealed under that key,
     strictEqual(await destroy(app, subject), 204);
     release();
     strictEqual((await read(app, await asking)).status, 404);
+  });
+});
+
+Deno.test("a payload whose key is destroyed while its reading is recorded is not given, and one that is gone is no reading", async () => {
+  const { promise: held, resolve: release } = Promise.withResolvers<void>();
+  const { promise: recorded, resolve: reached } = Promise.withResolvers<void>();
+  const openTrail: typeof openAuditTrail = async (options) => {
+    const trail = await openAuditTrail(options);
+    return {
+      async record(event) {
+        await trail.record(event);
+        if (event.type !== "audit.read") return;
+        reached();
+        await held;
+      },
+      recordAll: (events, ifRefused) => trail.recordAll(events, ifRefused),
+      healthy: () => trail.healthy(),
+      batchCount: () => trail.batchCount(),
+      useKeys: (keys) => trail.useKeys(keys),
+      close: () => trail.close(),
+    };
+  };
+  await withApp(
+    [{}],
+    async (app) => {
+      const request = await chat(app, await app.tokenFor("user"));
+      const reading = read(app, request);
+      await recorded;
+      strictEqual(await destroy(app, await subjectOf(app, "test-user")), 204);
+      release();
+      const { status, body } = await reading;
+      strictEqual(status, 404, JSON.stringify(body));
+      match(body.detail, /destroyed/);
+      strictEqual((await read(app, request)).status, 404);
+      strictEqual(app.auditEvents().filter(({ type }) => type === "audit.read").length, 1);
+    },
+    {},
+    { openTrail },
+  );
+});
+
+Deno.test("a key is told to be destroyed when it is gone from the files as well: 503 while somebody reads them, however often", async () => {
+  await withApp([{}], async (app) => {
+    const request = await chat(app, await app.tokenFor("user"));
+    const subject = await subjectOf(app, "test-user");
+    await app.tokenFor("admin");
+    const data = `${app.folder}/data`;
+    // Somebody who makes a backup.
+    const reader = new DatabaseSync(`${data}/portcullis.db`, { readOnly: true });
+    reader.exec("BEGIN");
+    const row = reader.prepare("SELECT value FROM records WHERE collection = 'payload_keys'").get();
+    ok(row?.value instanceof Uint8Array);
+    const key = row.value.subarray(20).toHex();
+    const inFiles = () =>
+      ["portcullis.db", "portcullis.db-wal"].some((name) =>
+        Deno.readFileSync(`${data}/${name}`).toHex().includes(key)
+      );
+    deepStrictEqual([await destroy(app, subject), await destroy(app, subject)], [503, 503]);
+    strictEqual((await read(app, request)).status, 404, "already");
+    ok(inFiles());
+    reader.close();
+    // 404 where the server has done it by itself meanwhile.
+    ok([204, 404].includes(await destroy(app, subject)));
+    ok(!inFiles());
+    strictEqual(await destroy(app, subject), 404);
+    const changes = app.auditEvents().filter(({ action }) => action === "payload:destroy");
+    strictEqual(new Set(changes.map(({ object }) => object)).size, 1);
+    deepStrictEqual(changes.slice(0, 2).map(({ before }) => before === null), [false, true]);
   });
 });
 
