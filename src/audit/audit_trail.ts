@@ -148,11 +148,12 @@ interface Batch {
   /** The events of those steps, or what they are to be where these are refused; until they are known to be durable. */
   readonly stepEvents: AuditEvent[];
   /** Requests of which the answer is to say whether their intent is open. */
-  readonly asked: readonly string[];
+  asked: readonly string[];
   characters: number;
   /** One promise for all its events: they share their fate. */
   readonly settled: PromiseWithResolvers<void>;
   timer: ReturnType<typeof setTimeout> | undefined;
+  isSettled: boolean;
   /** Rejected because its time is over, though an answer may still come. */
   expired: boolean;
 }
@@ -344,14 +345,10 @@ class WorkerAuditTrail implements DurableAuditTrail {
     return worker;
   }
 
-  /** Asks which of the intents with an owed end stand in the trail; the answer pays. */
+  /** Each batch asks which of the intents with an owed end stand in the trail, and its answer pays; without traffic one is sent for that. */
   #askForOwed(): void {
     if (this.#owed.size === 0 || this.#inFlight !== undefined || this.#waiting !== undefined) return;
-    const batch = newBatch([...this.#owed.keys()].slice(0, OWED_ASKED_MAX));
-    this.#limit(batch);
-    batch.settled.promise.catch(() => {}); // asked again when it writes again
-    this.#waiting = batch;
-    this.#send();
+    this.probe(true).catch(() => {}); // asked again when it writes again
   }
 
   #payOwed({ asked }: Batch, open: readonly (readonly [request: string, seq: number])[]): void {
@@ -380,7 +377,11 @@ class WorkerAuditTrail implements DurableAuditTrail {
   }
 
   #limit(batch: Batch): void {
-    batch.timer = setTimeout(() => this.#expire(batch), this.#options.timeoutMs);
+    // An event loop that was held up has timers and answers waiting at once: the answers first.
+    batch.timer = setTimeout(
+      () => setImmediate(() => batch.isSettled || this.#expire(batch)),
+      this.#options.timeoutMs,
+    );
   }
 
   #send(): void {
@@ -389,6 +390,8 @@ class WorkerAuditTrail implements DurableAuditTrail {
     this.#waiting = undefined;
     this.#inFlight = batch;
     if (batch.texts.length > 0) this.#batchCount++;
+    // Nothing of theirs is on its way: what is owed was refused, or its batch was given up and has been answered since.
+    if (this.#owed.size > 0) batch.asked = [...this.#owed.keys()].slice(0, OWED_ASKED_MAX);
     const { timesMs, texts, classes, steps, asked } = batch;
     post(this.#worker, { kind: "append", timesMs, texts: texts.join("\n"), classes, steps, asked });
   }
@@ -476,9 +479,9 @@ class WorkerAuditTrail implements DurableAuditTrail {
   }
 }
 
-function newBatch(asked: readonly string[] = []): Batch {
+function newBatch(): Batch {
   return {
-    asked,
+    asked: [],
     stepEvents: [],
     timesMs: [],
     texts: [],
@@ -487,12 +490,14 @@ function newBatch(asked: readonly string[] = []): Batch {
     characters: 0,
     settled: Promise.withResolvers<void>(),
     timer: undefined,
+    isSettled: false,
     expired: false,
   };
 }
 
 function settle(batch: Batch, failure?: string): void {
   clearTimeout(batch.timer);
+  batch.isSettled = true;
   if (failure === undefined) batch.settled.resolve();
   else batch.settled.reject(unavailable(failure));
 }

@@ -22,17 +22,22 @@ export interface HistoryNote {
 }
 
 /**
- * All notes of a trail's history, month by month. A last line without a line feed is on its way, or what a crash has left.
+ * All notes of a trail's history, month by month. A last line without a line feed is on its way, or what a crash has left; one
+ * with zero bytes is what a power cut has.
  *
  * @throws Fault `unavailable` when it cannot be read
  */
 export function* readHistory(directory: string): Generator<HistoryNote> {
+  let torn: HistoryNote | undefined;
   for (const name of historyFiles(directory)) {
     using file = Deno.openSync(`${directory}/${name}`, { read: true });
     let line = 0;
     for (const { bytes, end } of readLines(file)) {
       if (end === "end_of_file") break;
-      yield { file: name, line: ++line, note: noteOf(bytes) };
+      if (torn !== undefined) yield torn; // it was not the last one
+      const next = { file: name, line: ++line, note: noteOf(bytes) };
+      torn = bytes.includes(0) ? next : undefined;
+      if (torn === undefined) yield next;
     }
   }
 }

@@ -11,8 +11,8 @@ import { limitsFile, storeFile } from "../config/environment.ts";
 import { encodeUtf8 } from "../encoding/utf8.ts";
 import { Fault } from "../faults/fault.ts";
 import { systemClock } from "../time/clock.ts";
-import { masterKeyIdOf } from "../vault/master_key.ts";
-import { makePrivateFile, makePrivateFolder } from "../vault/private_file.ts";
+import { localMasterKey, masterKeyIdOf, parseMasterKeys, UNNAMED_MASTER_KEY } from "../vault/master_key.ts";
+import { makePrivateFile, makePrivateFolder, readPrivateFile } from "../vault/private_file.ts";
 import {
   type BackupFile,
   type BackupManifest,
@@ -73,25 +73,36 @@ export async function backUp({ config, folder, withMasterKey, print }: BackupOpt
   takeEmptyFolder(folder);
   const madeAt = new Date(systemClock.now()).toISOString();
   for (let tries = 1;; tries++) {
+    // Before the records: a rotation replaces both, and a key that is gone from here afterwards still opens what was copied.
+    const masterKey = withMasterKey && hasOwnMasterKey(config) ? copyMasterKey(dataDir, folder) : undefined;
     const records = isShared ? undefined : await copyRecords(dataDir, folder, print);
     const files = [...records?.files ?? [], ...copyTrail(dataDir, folder, print)];
     const verdict = await verifyChain(auditFolders(folder));
-    const isWhole = isIntact(verdict) && (records === undefined || !records.changed());
+    if (masterKey !== undefined) files.push(masterKey.file);
+    const opensAll = masterKey === undefined ||
+      (records?.masterKeys ?? []).every((id) => masterKey.opens(id));
+    const isWhole = isIntact(verdict) && opensAll && (records === undefined || !records.changed());
     if (!isWhole && tries < TRIES) {
-      print("again        the trail or its keys changed meanwhile");
+      print("again        the trail or keys changed meanwhile");
       for (const { path } of files) Deno.removeSync(`${folder}/${path}`);
       continue;
     }
     requireIntact(verdict, "the copy of the audit trail");
+    if (!opensAll) {
+      throw new Fault(
+        "unavailable",
+        "the master key does not open the data keys: it is replaced again and again, or it is not this store's",
+      );
+    }
     print(`verified     ${verdict.entries} entries of the audit trail`);
-    const masterKey = copyMasterKey(config, folder, withMasterKey, print);
+    tellMasterKey(config, masterKey !== undefined, print);
     tellLeftOut(dataDir, print);
     const manifest: BackupManifest = {
       madeAt,
       records: isShared ? "redis" : "files",
       masterKeys: records?.masterKeys ?? [],
       entries: verdict.entries,
-      files: [...files, ...masterKey],
+      files,
     };
     writeManifest(folder, manifest);
     if (isShared) print("not here     what is in Redis: back that up by its own means (docs/operations.md)");
@@ -227,27 +238,34 @@ function copyFolder(
   return copied;
 }
 
-function copyMasterKey(
-  { dataDir, masterKey, keyServiceUrl }: Config,
-  folder: string,
-  withMasterKey: boolean,
-  print: (line: string) => void,
-): readonly BackupFile[] {
-  const file = ownMasterKeyFile(dataDir);
-  const isOwn = masterKey === undefined && keyServiceUrl === undefined && exists(file);
-  if (withMasterKey && isOwn) {
-    print("master key   copied: whoever has this backup can open it");
-    const path = nameOf(file);
-    return [{ path, ...copyFile(file, `${folder}/${path}`) }];
-  }
+function hasOwnMasterKey({ dataDir, masterKey, keyServiceUrl }: Config): boolean {
+  return masterKey === undefined && keyServiceUrl === undefined && exists(ownMasterKeyFile(dataDir));
+}
+
+interface CopiedMasterKey {
+  readonly file: BackupFile;
+  /** Whether the copy holds the master key of an id; one that older stores do not name shows at the restore. */
+  opens(id: string): boolean;
+}
+
+function copyMasterKey(dataDir: string, folder: string): CopiedMasterKey {
+  const path = nameOf(ownMasterKeyFile(dataDir));
+  const file = { path, ...copyFile(ownMasterKeyFile(dataDir), `${folder}/${path}`) };
+  const keys = parseMasterKeys(readPrivateFile(`${folder}/${path}`) ?? "");
+  const ids = keys.map((raw) => localMasterKey(raw).id);
+  return { file, opens: (id) => id === UNNAMED_MASTER_KEY || ids.includes(id) };
+}
+
+function tellMasterKey(config: Config, isCopied: boolean, print: (line: string) => void): void {
   print(
-    keyServiceUrl !== undefined
+    isCopied
+      ? "master key   copied: whoever has this backup can open it"
+      : config.keyServiceUrl !== undefined
       ? "master key   stays in the key service"
       : `master key   NOT in this backup, and without it nobody can open it: keep a copy elsewhere${
-        isOwn ? ` (${file}, or --with-master-key)` : ""
+        hasOwnMasterKey(config) ? ` (${ownMasterKeyFile(config.dataDir)}, or --with-master-key)` : ""
       }`,
   );
-  return [];
 }
 
 /** What is there and not copied, so that nobody believes it safe. */

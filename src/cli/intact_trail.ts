@@ -10,10 +10,11 @@ export function isIntact({ finding }: ChainVerdict): boolean {
 /**
  * Demands it.
  *
+ * @param isYoung whether it can be so young
  * @throws Fault `unavailable` with what is wrong
  */
-export function requireIntact(verdict: ChainVerdict, what: string): void {
-  if (!isIntact(verdict)) {
+export function requireIntact(verdict: ChainVerdict, what: string, isYoung = true): void {
+  if (!isIntact(verdict) || (verdict.finding !== undefined && !isYoung)) {
     throw new Fault("unavailable", `${what} is not intact: ${verdict.finding?.words ?? "unknown"}`);
   }
 }

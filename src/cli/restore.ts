@@ -1,11 +1,13 @@
 // Restore: puts a backup in the place of a data folder that was lost, and proves that it is whole and that the master key opens it.
 import { ownMasterKeyFile } from "../assembly/master_key.ts";
-import { type Opened, openTrust } from "../assembly/trust.ts";
+import { type Opened, openTrust, openVault } from "../assembly/trust.ts";
 import { auditFolders } from "../audit/audit_trail.ts";
-import { verifyChain } from "../audit/verify_chain.ts";
+import { trailHeads } from "../audit/trail_heads.ts";
+import { openTrailKeys } from "../audit/trail_keys.ts";
+import { type ChainVerdict, verifyChain } from "../audit/verify_chain.ts";
 import type { Config } from "../config/config.ts";
 import { Fault } from "../faults/fault.ts";
-import { openLog } from "../telemetry/log.ts";
+import { type Log, openLog } from "../telemetry/log.ts";
 import { systemClock } from "../time/clock.ts";
 import { requireIntact } from "./intact_trail.ts";
 import { makePrivateFolder } from "../vault/private_file.ts";
@@ -28,6 +30,8 @@ export interface RestoreOptions {
 
 const STORE = "portcullis.db";
 const MASTER_KEY = "master.key";
+/** A server signs its first checkpoint after that setting, and the next ones; so many of them late, the disk did not let it. */
+const CHECKPOINTS_LATE = 2;
 
 /**
  * Restores.
@@ -48,8 +52,10 @@ export async function restore({ config, folder, print }: RestoreOptions): Promis
   try {
     copyAll(manifest, folder, dataDir);
     print(`copied       ${manifest.files.length} files of ${manifest.madeAt}, each as it was`);
-    const verdict = await verifyChain(auditFolders(dataDir));
-    requireIntact(verdict, "the audit trail");
+    const verdict = await verifyTrail(config, manifest);
+    if (verdict.finding !== undefined) {
+      print(`UNSIGNED     the backup is of the trail's first moments: nothing proves what it says`);
+    }
     print(`verified     ${verdict.entries} entries of the audit trail`);
     await recordRestore(config, manifest);
   } catch (thrown) {
@@ -127,16 +133,49 @@ function copyAll({ files }: BackupManifest, folder: string, dataDir: string): vo
   for (const each of folders) syncFolder(each);
 }
 
+/**
+ * Verifies the trail by the keys that the store holds sealed: those that stand beside the trail are whose who could write the backup.
+ *
+ * @throws Fault `unavailable` when it is not intact, or when nobody has signed it though it had the time
+ */
+async function verifyTrail(config: Config, { madeAt }: BackupManifest): Promise<ChainVerdict> {
+  const opened: Opened = [];
+  try {
+    const { store, keyRing, feed, alone } = await openVault(config, systemClock, quietLog(), opened);
+    const keys = await alone(() =>
+      // Without a new key for sealing: the trail could not say so yet.
+      openTrailKeys({ store, keyRing, feed, clock: systemClock, sealed: false })
+    );
+    const { name, signing, older } = keys.current();
+    const trusted = [...older.toReversed(), signing].map(({ publicKey }) => ({ name, publicKey }));
+    // A Redis may know more of the trail by now than was backed up.
+    const head = config.redisUrl === undefined
+      ? await trailHeads({ store, keyRing, clock: systemClock, isShared: false, onFault() {} }).of(undefined)
+      : undefined;
+    const kept = head === undefined ? [] : [head];
+    const verdict = await verifyChain({ ...auditFolders(config.dataDir), trusted, kept });
+    const youngMs = CHECKPOINTS_LATE * config.auditCheckpointMs;
+    const isYoung = head === undefined && older.length === 0 &&
+      verdict.entries < config.auditCheckpointEntries &&
+      [signing.madeAtMs, Date.parse(verdict.firstTime ?? "")].every((ms) =>
+        Math.abs(Date.parse(madeAt) - ms) <= youngMs
+      );
+    requireIntact(verdict, "the audit trail", isYoung);
+    return verdict;
+  } finally {
+    while (opened.length > 0) await opened.pop()?.();
+  }
+}
+
+function quietLog(): Log {
+  return openLog({ level: "error", clock: systemClock, sink: (bytes) => Promise.resolve(bytes.length) });
+}
+
 /** Opens everything that the master key opens, as a start does, and says in the trail why it goes on from here. */
 async function recordRestore(config: Config, { madeAt, entries }: BackupManifest): Promise<void> {
   const opened: Opened = [];
-  const log = openLog({
-    level: "error",
-    clock: systemClock,
-    sink: (bytes) => Promise.resolve(bytes.length),
-  });
   try {
-    const { trail } = await openTrust(config, systemClock, log, opened, { isRestored: true });
+    const { trail } = await openTrust(config, systemClock, quietLog(), opened, { isRestored: true });
     await trail.record({
       type: "command.changed",
       command: "restore",

@@ -156,9 +156,12 @@ async function unwrap(
   throw last;
 }
 
-/** The id of the master key that a wrapped data key is under, as it says; "unnamed" where it does not. */
+/** In the place of an id, for what was wrapped when there could be one key only. */
+export const UNNAMED_MASTER_KEY = "unnamed";
+
+/** The id of the master key that a wrapped data key is under, as it says. */
 export function masterKeyIdOf(wrapped: Uint8Array<ArrayBuffer>): string {
   const service = /^vault:v\d+(?=:)/.exec(new TextDecoder().decode(wrapped.subarray(0, 20)))?.[0];
   const id = service ?? sealingKeyIdOf(wrapped);
-  return id === UNNAMED ? "unnamed" : id;
+  return id === UNNAMED ? UNNAMED_MASTER_KEY : id;
 }

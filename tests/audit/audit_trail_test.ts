@@ -606,6 +606,29 @@ Deno.test("an outcome that is refused at the door is owed as what was told of it
   deepStrictEqual(folder.entries().filter(({ event }) => event.type === "server.stopped").length, 1);
 });
 
+Deno.test("an owed end is paid while others record without a pause", async () => {
+  await using folder = new TrailFolder();
+  const trail = await open(folder, { timeoutMs: 300, startWorker: () => startStubDisk(folder) });
+  await trail.record(started("req_1"));
+  hang(folder);
+  await rejects(trail.record(numbered(1)), unavailable(/no answer/));
+  await rejects(trail.record(finished("completed")), unavailable());
+  const ends = () => folder.entries().filter(({ event }) => event.type === "inference.finished").length;
+  let isOver = false;
+  const others = Array.from({ length: 8 }, async () => {
+    while (!isOver) {
+      // There is always a batch on its way, and one that waits.
+      await trail.record(numbered(2)).catch(() => new Promise((resolve) => setTimeout(resolve, 1)));
+    }
+  });
+  unhang(folder);
+  await until(() => ends() === 1);
+  isOver = true;
+  await Promise.all(others);
+  await trail.close();
+  strictEqual(ends(), 1);
+});
+
 // --- Signed checkpoints --------------------------------------------------------------------------------------------
 
 /** How many entries each signed checkpoint of the trail has seen. */

@@ -1,6 +1,11 @@
-import { deepStrictEqual, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import fc from "fast-check";
-import { decodeCheckpoint, encodeCheckpoint } from "../../src/audit/checkpoint.ts";
+import {
+  CheckpointFile,
+  decodeCheckpoint,
+  encodeCheckpoint,
+  readCheckpoint,
+} from "../../src/audit/checkpoint.ts";
 
 const CHECKPOINT = { seq: 12, hash: "ab".repeat(32), root: "cd".repeat(32), segment: "audit-000003.jsonl" };
 
@@ -31,6 +36,33 @@ Deno.test("a mix of two checkpoints, as a reader may meet it, is unreadable", ()
     const whole = mix.every((byte, index) => byte === next[index]) ||
       mix.every((byte, index) => byte === old[index]);
     strictEqual(decoded.ok, whole);
+  }
+});
+
+Deno.test("what stands in the checkpoint's place is not read where it is a link, too large or no file", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/checkpoint.json`;
+  const refused = (words: RegExp) => {
+    deepStrictEqual(readCheckpoint(folder), { ok: false, reason: "unreadable" });
+    throws(() => new CheckpointFile(folder, false), words);
+  };
+  try {
+    deepStrictEqual(readCheckpoint(folder), { ok: false, reason: "missing" });
+    Deno.mkdirSync(path);
+    refused(/Cannot use the audit checkpoint/);
+    Deno.removeSync(path);
+    Deno.writeFileSync(`${folder}/other`, encodeCheckpoint(CHECKPOINT));
+    Deno.symlinkSync(`${folder}/other`, path);
+    refused(/it is no regular file/);
+    Deno.removeSync(path);
+    Deno.createSync(path).close();
+    Deno.truncateSync(path, 2 ** 40); // sparse
+    refused(/it is larger than 512 bytes/);
+    Deno.removeSync(path);
+    Deno.copyFileSync(`${folder}/other`, path);
+    deepStrictEqual(readCheckpoint(folder), { ok: true, value: CHECKPOINT });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
   }
 });
 

@@ -1,4 +1,5 @@
 import { deepStrictEqual, match, ok, strictEqual, throws } from "node:assert/strict";
+import { encodeCheckpoint } from "../../src/audit/checkpoint.ts";
 import { CompactRange } from "../../src/audit/merkle_tree.ts";
 import { intentStepOf } from "../../src/audit/open_intents.ts";
 import { openEvent } from "../../src/audit/sealed_event.ts";
@@ -11,10 +12,21 @@ import {
 import { stubName, stubText } from "../../src/audit/segment_stub.ts";
 import { noteSigner, signNote } from "../../src/audit/signed_note.ts";
 import type { UnwrittenEvent } from "../../src/audit/segment_writer.ts";
+import type { TreeHead } from "../../src/audit/tree_head.ts";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
 import { encodeUtf8 } from "../../src/encoding/utf8.ts";
 import { Fault } from "../../src/faults/fault.ts";
-import { numbered, numberedUpTo, TIME_MS, TRAIL_KEYS, TrailFolder, unwritten } from "./trail_folder.ts";
+import { rewriteTrail } from "./forged_trail.ts";
+import { mixedUpTo, thin } from "./thinned_trail.ts";
+import {
+  numbered,
+  numberedUpTo,
+  signingKeyOf,
+  TIME_MS,
+  TRAIL_KEYS,
+  TrailFolder,
+  unwritten,
+} from "./trail_folder.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -297,7 +309,7 @@ const SPOILT_HEADERS: {
     state: "another origin",
     of: 2,
     spoil: (header) => ({ ...header, origin: "other/trail" }),
-    words: /signed checkpoints are those of another trail/,
+    words: /it is another trail than the one that a signed checkpoint has seen/,
   },
   {
     state: "entries before the first segment",
@@ -377,6 +389,176 @@ Deno.test("a segment that went as a whole is no gap where its stub stands, and o
   Deno.writeTextFileSync(`${folder.directory}/${stubName(2)}`, signNote(text, [signer]));
   folder.write([numbered(8)], 900);
   await requireIntact(folder, 8);
+});
+
+// --- What a trail must have reached ---------------------------------------------------------------------------------
+
+/** Three segments, a day each, each with a signed checkpoint at its end. */
+function threeDays(folder: TrailFolder): void {
+  const writer = folder.openWriter();
+  for (const [day, first] of [1, 4, 7].entries()) {
+    for (const event of numberedUpTo(first + 2, first)) {
+      writer.append([unwritten(event, TIME_MS + day * DAY_MS)]);
+    }
+    writer.sign();
+  }
+  writer.close();
+}
+
+Deno.test("entries that were written anew are refused where the newest signed checkpoint is of an older segment", async () => {
+  await using folder = new TrailFolder();
+  threeDays(folder);
+  rewriteTrail(folder, [[numbered(1), numbered(666), numbered(3)], numberedUpTo(6, 4), numberedUpTo(9, 7)]);
+  const [first = ""] = Deno.readTextFileSync(folder.signedPath).split("\n");
+  Deno.writeTextFileSync(folder.signedPath, `${first}\n`);
+  throws(
+    () => folder.openWriter(),
+    unavailable(/audit-000001.jsonl line 4 is not the entry that a signed checkpoint has seen/),
+  );
+});
+
+Deno.test("entries without any signed checkpoint are refused, but for those that a kill before the first one leaves", async () => {
+  await using folder = new TrailFolder();
+  threeDays(folder);
+  Deno.removeSync(folder.signedPath);
+  throws(() => folder.openWriter(), unavailable(/it has 9 entries, and no checkpoint that a key of this/));
+  await using young = new TrailFolder();
+  young.writeAndDie(numberedUpTo(3));
+  young.write([numbered(4)]);
+  await requireIntact(young, 4);
+  await using large = new TrailFolder();
+  const writer = large.openWriter();
+  writer.append(numberedUpTo(10_001).map((event) => unwritten(event)));
+  writer.close();
+  throws(() => large.openWriter(), unavailable(/it has 10001 entries, and no checkpoint/));
+});
+
+Deno.test("a checkpoint that a key of nobody known has signed stands for none", async () => {
+  await using folder = new TrailFolder();
+  threeDays(folder);
+  throws(
+    () => folder.openWriter(undefined, { keys: { ...TRAIL_KEYS, signing: signingKeyOf(9) } }),
+    unavailable(/no checkpoint that a key of this installation has signed/),
+  );
+});
+
+Deno.test("a trail that is behind what is remembered of it is refused, and so is another one", async () => {
+  await using folder = new TrailFolder();
+  folder.write(numberedUpTo(3));
+  const writer = folder.openWriter();
+  const { remembered } = writer;
+  writer.close();
+  const signed = remembered.signed ?? remembered.reached;
+  ok(signed !== undefined);
+  strictEqual(signed.size, 3);
+  const refused = (head: TreeHead, words: RegExp) => {
+    for (const name of ["signed", "reached"]) {
+      throws(() => folder.openWriter(undefined, { remembered: { [name]: head } }), unavailable(words));
+    }
+  };
+  refused({ ...signed, size: 4 }, /it ends before entry 4, which the server remembers/);
+  refused({ ...signed, root: "ab".repeat(32) }, /is not the entry that the server remembers/);
+  refused({ ...signed, size: 2 }, /line 3 is not the entry that the server remembers/);
+  refused({ ...signed, origin: "other/trail" }, /it is another trail than the one that the server remembers/);
+  folder.openWriter(undefined, { remembered }).close();
+  Deno.removeSync(folder.signedPath);
+  throws(
+    () => folder.openWriter(undefined, { remembered }),
+    unavailable(
+      /signed checkpoints were taken away: the newest one is of 0 entries, and the server remembers one of 3/,
+    ),
+  );
+  Deno.removeSync(folder.segmentPath(1));
+  Deno.removeSync(folder.checkpointPath);
+  refused(signed, /there is none, and the server remembers one of 3 entries/);
+  deepStrictEqual([...Deno.readDirSync(folder.checkpointDirectory)].map(({ name }) => name), ["trail.vkey"]);
+});
+
+// --- What a power cut leaves ---------------------------------------------------------------------------------------
+
+/** A trail of 20 entries and, behind them, a batch of 60 that was never acknowledged, of which the first page did not reach the disk. */
+function withHole(folder: TrailFolder): { readonly durableBytes: number } {
+  folder.write(numberedUpTo(20));
+  const durableBytes = Deno.statSync(folder.segmentPath(1)).size;
+  const checkpoint = Deno.readFileSync(folder.checkpointPath);
+  const writer = folder.openWriter();
+  writer.append(numberedUpTo(80, 21).map((event) => unwritten(event)));
+  writer.close();
+  Deno.writeFileSync(folder.checkpointPath, checkpoint);
+  const bytes = Deno.readFileSync(folder.segmentPath(1));
+  bytes.fill(0, durableBytes, Math.ceil(durableBytes / 4096) * 4096);
+  Deno.writeFileSync(folder.segmentPath(1), bytes);
+  return { durableBytes };
+}
+
+Deno.test("a batch of which only later pages reached the disk is cut off as a whole", async () => {
+  await using folder = new TrailFolder();
+  const { durableBytes } = withHole(folder);
+  const { finding, tornTail } = await verifyChain(folder);
+  deepStrictEqual([finding, tornTail?.line], [undefined, 22]);
+  folder.openWriter().close();
+  strictEqual(Deno.statSync(folder.segmentPath(1)).size, durableBytes);
+  folder.write([numbered(21)]);
+  deepStrictEqual(folder.numbers().slice(-2), [20, 21]);
+  await requireIntact(folder, 21);
+});
+
+Deno.test("zero bytes in what a checkpoint has seen are no hole of a power cut", async () => {
+  await using folder = new TrailFolder();
+  withHole(folder);
+  const writer = folder.openWriter();
+  writer.append(numberedUpTo(23, 21).map((event) => unwritten(event)));
+  writer.close();
+  const bytes = Deno.readFileSync(folder.segmentPath(1));
+  bytes.fill(0, bytes.length - 400, bytes.length - 300);
+  Deno.writeFileSync(folder.segmentPath(1), bytes);
+  throws(() => folder.openWriter(), unavailable(/is no entry as it was written/));
+  ok((await verifyChain(folder)).finding !== undefined);
+});
+
+for (const classes of [["activity"], ["activity", "security"]] as const) {
+  Deno.test(`a checkpoint that a power cut put back into a segment that was thinned meanwhile (${classes}) still leads to the end`, async () => {
+    await using folder = new TrailFolder();
+    const writer = folder.openWriter();
+    for (const event of mixedUpTo(4)) writer.append([unwritten(event)]);
+    const checkpoint = Deno.readFileSync(folder.checkpointPath);
+    for (const event of mixedUpTo(6, 5)) writer.append([unwritten(event, TIME_MS + 100 * DAY_MS)]);
+    writer.sign();
+    writer.close();
+    thin(folder, 1, classes);
+    Deno.writeFileSync(folder.checkpointPath, checkpoint);
+    folder.write([numbered(7)]);
+    await requireIntact(folder, 7);
+  });
+}
+
+Deno.test("a trail that begins behind what its checkpoint has seen is refused where nobody has signed for what is there", async () => {
+  await using folder = new TrailFolder();
+  threeDays(folder);
+  thin(folder, 1, ["activity", "security"]);
+  Deno.writeTextFileSync(folder.signedPath, "");
+  Deno.writeFileSync(
+    folder.checkpointPath,
+    encodeCheckpoint({ seq: 1, hash: "ab".repeat(32), root: "cd".repeat(32), segment: "audit-000001.jsonl" }),
+  );
+  throws(() => folder.openWriter(), unavailable(/it begins behind entry 1, which the checkpoint has seen/));
+});
+
+Deno.test("lines for entries that were taken out are refused where no stub says that they may be", async () => {
+  await using folder = new TrailFolder();
+  threeDays(folder);
+  thin(folder, 1, ["security"], false);
+  const [, header] = headers(folder);
+  ok(header !== undefined);
+  const { seq, previous, range } = header;
+  const root = new CompactRange(seq, range).root();
+  Deno.writeFileSync(
+    folder.checkpointPath,
+    encodeCheckpoint({ seq, hash: previous, root, segment: "audit-000001.jsonl" }),
+  );
+  folder.openWriter().close();
+  Deno.removeSync(`${folder.directory}/${stubName(1)}`);
+  throws(() => folder.openWriter(), unavailable(/there is no stub that says they may be/));
 });
 
 // --- Days ----------------------------------------------------------------------------------------------------------
@@ -472,6 +654,44 @@ Deno.test("an intent whose key is gone is not told of, and stays in the headers"
   again.sign();
   again.close();
   deepStrictEqual(headers(folder).map(({ open }) => open), [[], [1], [1]]);
+});
+
+Deno.test("an intent whose outcome cannot be read any more is no open one where a later header says so", async () => {
+  await using folder = new TrailFolder();
+  const other = { id: "akey_t", raw: new Uint8Array(32).fill(8) };
+  const writer = folder.openWriter(undefined, { sealed: true, keys: { ...TRAIL_KEYS, sealing: SEALING } });
+  writer.append([step("inference.started", "req_1")]);
+  const checkpoint = Deno.readFileSync(folder.checkpointPath);
+  writer.useKeys({ ...TRAIL_KEYS, sealing: other });
+  writer.append([step("inference.finished", "req_1")]);
+  writer.append([unwritten(numbered(1), TIME_MS + DAY_MS)]);
+  writer.close();
+  Deno.writeFileSync(folder.checkpointPath, checkpoint);
+  const again = folder.openWriter(undefined, { sealingKeys: new Map([[SEALING.id, SEALING.raw]]) });
+  deepStrictEqual(again.takeInterrupted(), []);
+  again.close();
+});
+
+Deno.test("an intent that was taken out while it was open is asked for no more, and goes from the headers", async () => {
+  for (const isGone of [false, true]) {
+    await using folder = new TrailFolder();
+    const append = (day: number, ...events: UnwrittenEvent[]) => {
+      const writer = folder.openWriter();
+      deepStrictEqual(writer.takeInterrupted().map(({ seq }) => seq), day > 0 && day < 4 ? [2] : []);
+      for (const event of events) writer.append([{ ...event, timeMs: TIME_MS + day * DAY_MS }]);
+      writer.sign();
+      writer.close();
+    };
+    append(0, unwritten(numbered(1)), step("inference.started", "req_1"));
+    append(1, unwritten(numbered(3)));
+    append(2, unwritten(numbered(4)));
+    append(3, unwritten(numbered(5)));
+    thin(folder, 1, isGone ? ["activity", "security"] : ["activity"]);
+    append(4, unwritten(numbered(6)));
+    append(5, unwritten(numbered(7)));
+    deepStrictEqual(headers(folder).map(({ open }) => open).slice(-5), [[2], [2], [2], [], []]);
+    await requireIntact(folder, 7);
+  }
 });
 
 // --- Sealed trails -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import { formatVerifierKey, noteSigner, openNote, parseVerifierKey } from "../..
 import { listCheckpointFiles } from "../../src/audit/signed_checkpoints.ts";
 import type { TrailKeys } from "../../src/audit/trail_keys.ts";
 import { parseTreeHead, type TreeHead } from "../../src/audit/tree_head.ts";
+import { verifyChain } from "../../src/audit/verify_chain.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import {
   numbered,
@@ -185,6 +186,40 @@ Deno.test("half a line, as a crash leaves it, is cut off before the next checkpo
   }
   folder.write([numbered(2)]);
   deepStrictEqual(heads(folder).map(({ size }) => size), [1, 2]);
+});
+
+Deno.test("a last line with zero bytes, as a power cut leaves it, is cut off, and none before it", async () => {
+  await using folder = new TrailFolder();
+  folder.write([numbered(1)]);
+  const { size } = Deno.statSync(folder.signedPath);
+  folder.write([numbered(2)]);
+  const bytes = Deno.readFileSync(folder.signedPath);
+  Deno.writeFileSync(folder.signedPath, bytes.fill(0, size, size + 40));
+  strictEqual((await verifyChain(folder)).finding, undefined);
+  folder.write([numbered(3)]);
+  deepStrictEqual(heads(folder).map(({ size }) => size), [1, 3]);
+  strictEqual((await verifyChain(folder)).finding, undefined);
+  const two = Deno.readFileSync(folder.signedPath);
+  Deno.writeFileSync(folder.signedPath, two.fill(0, 0, 40));
+  strictEqual((await verifyChain(folder)).finding?.kind, "checkpoint_forged");
+});
+
+Deno.test("a file of checkpoints that is a link, or no file at all, is not passed over", async () => {
+  await using folder = new TrailFolder();
+  folder.write([numbered(1)]);
+  Deno.renameSync(folder.signedPath, `${folder.root}/elsewhere`);
+  Deno.symlinkSync(`${folder.root}/elsewhere`, folder.signedPath);
+  refused(folder, /Cannot use checkpoints-2026-01.jsonl: it is no regular file/);
+  match(String((await verifyChain(folder)).finding?.words), /it is no regular file/);
+});
+
+Deno.test("a last checkpoint whose signature is wrong is refused", async () => {
+  await using folder = new TrailFolder();
+  folder.write([numbered(1)]);
+  const [note = ""] = folder.notes();
+  const forged = note.replace(/\n1\n/, "\n2\n");
+  Deno.writeTextFileSync(folder.signedPath, `${JSON.stringify(forged)}\n`);
+  refused(folder, /the last one's signature is wrong/);
 });
 
 Deno.test("a checkpoint that cannot be written is owed, fails no record, and is written when it can be", async () => {

@@ -2,10 +2,22 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { assemble } from "../../src/assemble.ts";
 import { backUp } from "../../src/cli/backup.ts";
-import { type BackupManifest, formatManifest, parseManifest } from "../../src/cli/backup_manifest.ts";
+import { encodeCheckpoint } from "../../src/audit/checkpoint.ts";
+import { CompactRange, leafHash } from "../../src/audit/merkle_tree.ts";
+import {
+  type BackupManifest,
+  digestFile,
+  formatManifest,
+  parseManifest,
+} from "../../src/cli/backup_manifest.ts";
 import { restore } from "../../src/cli/restore.ts";
+import { canonicalJson } from "../../src/encoding/canonical_json.ts";
 import { Fault, type FaultKind } from "../../src/faults/fault.ts";
+import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";
+import { systemClock } from "../../src/time/clock.ts";
+import { openKeyRing } from "../../src/vault/key_ring.ts";
 import { generateMasterKey } from "../../src/vault/master_key.ts";
+import { openOwnMasterKey } from "../../src/vault/own_master_key.ts";
 import {
   type AppUnderTest,
   openAppUnderTest,
@@ -220,6 +232,78 @@ Deno.test("a trail that was altered with its manifest is found out by its chain"
     );
     deepStrictEqual(namesBelow(app.config.dataDir), ["master.key"]);
   }));
+
+/** What anybody can do who can write the backup and has no key: all entries anew, from the second on, and no checkpoint of before. */
+function forgeTrail(folder: string): void {
+  const path = "audit/audit-000001.jsonl";
+  const [header = "", ...lines] = Deno.readTextFileSync(`${folder}/${path}`).trimEnd().split("\n");
+  const range = new CompactRange();
+  let head = { seq: 0, hash: JSON.parse(lines[0] ?? "").previous as string };
+  const forged = lines.map((line) => {
+    const { hash: _, ...entry } = JSON.parse(line);
+    if (entry.event.type === "user.created") entry.event.actor = "nobody";
+    entry.previous = head.hash;
+    head = { seq: entry.seq, hash: leafHash(canonicalJson(entry)) };
+    range.append(head.hash);
+    return canonicalJson({ ...entry, hash: head.hash });
+  });
+  Deno.writeTextFileSync(`${folder}/${path}`, `${[header, ...forged].join("\n")}\n`);
+  Deno.writeFileSync(
+    `${folder}/audit-checkpoint/checkpoint.json`,
+    encodeCheckpoint({ ...head, segment: "audit-000001.jsonl", root: range.root() }),
+  );
+  const manifest = manifestOf(folder);
+  const isHistory = (name: string) => /checkpoints-/.test(name);
+  for (const { path } of manifest.files) if (isHistory(path)) Deno.removeSync(`${folder}/${path}`);
+  const files = manifest.files.filter((file) => !isHistory(file.path))
+    .map(({ path }) => ({ path, ...digestFile(`${folder}/${path}`) }));
+  Deno.writeTextFileSync(`${folder}/backup.json`, formatManifest({ ...manifest, files }));
+}
+
+Deno.test("ASVS V16.4.2: a trail that was written anew without a key is no intact one, though its chain is whole and no signature speaks against it", () =>
+  withBackup({}, async (copied) => {
+    const { app, print, lines } = copied;
+    // Closed since: its last entries are signed.
+    const folder = `${app.folder}/signed`;
+    strictEqual(await backUp({ config: app.config, folder, withMasterKey: false, print }), 0);
+    forgeTrail(folder);
+    loseData(copied);
+    await refused(restore({ config: app.config, folder, print }), "unavailable", /is not intact/);
+    deepStrictEqual(namesBelow(app.config.dataDir), ["master.key"]);
+    // One of the first minute, by what the sealed keys say: nobody can have signed it.
+    strictEqual(await restore({ config: app.config, folder: copied.folder, print }), 0);
+    ok(lines.some((line) => line.startsWith("UNSIGNED ")));
+  }));
+
+Deno.test("while the master key is replaced, a backup with it holds a key that opens it", async () => {
+  const app = await openAppUnderTest();
+  const { dataDir } = app.config;
+  await app.portcullis.close("test ended");
+  // As a rotation does it, at each moment at which it can come between.
+  const moments = [/^records /, /^audit /, /^again /];
+  const replace = async () => {
+    const store = openSqliteRecordStore(`${dataDir}/portcullis.db`, systemClock);
+    const master = await openOwnMasterKey(`${dataDir}/master.key`);
+    const keyRing = await openKeyRing(store, master, systemClock);
+    await master.renew();
+    await keyRing.rewrap(() => Promise.resolve());
+    await master.settle();
+    await store.close();
+  };
+  try {
+    for (const [index, moment] of moments.entries()) {
+      const folder = `${app.folder}/backup-${index}`;
+      const replacing: Promise<void>[] = [];
+      const print = (line: string) => void (moment.test(line) && replacing.push(replace()));
+      strictEqual(await backUp({ config: app.config, folder, withMasterKey: true, print }), 0);
+      await Promise.all(replacing);
+      const lost = { ...app.config, dataDir: `${app.folder}/other-${index}` };
+      strictEqual(await restore({ config: lost, folder, print: () => {} }), 0);
+    }
+  } finally {
+    await Deno.remove(app.folder, { recursive: true });
+  }
+});
 
 Deno.test("a folder without a server's data is no source, and a backup goes where its records were", () =>
   withBackup({}, async (copied) => {
