@@ -132,10 +132,7 @@ export function findTrailEnd(
   const first = firstToRead(directory, numbers, Math.min(...all.map(({ size }) => size)));
   for (const number of numbers.filter((each) => each >= first)) reading.readSegment(number);
   const end = reading.end();
-  for (const { size, origin, words } of all) {
-    if ((origin ?? end.origin) !== (end.origin ?? origin)) {
-      refuse(`it is another trail than the one that ${words}`);
-    }
+  for (const { size, words } of all) {
     if (end.head.seq < size) refuse(`it ends before entry ${size}, which ${words}: its end was cut off`);
   }
   reading.requireMet();
@@ -299,6 +296,8 @@ class Reading {
       this.#head = head;
     }
     this.#origin = origin;
+    const other = this.#witnesses.find((witness) => (witness.origin ?? origin) !== origin);
+    if (other !== undefined) refuse(`it is another trail than the one that ${other.words}`);
     this.#header = header.value;
     this.#time = time;
     this.#compare(place);

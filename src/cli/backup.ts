@@ -5,7 +5,7 @@ import { sinkFolder } from "../assembly/sinks.ts";
 import { auditFolders } from "../audit/audit_trail.ts";
 import { encodeCheckpoint, readCheckpoint } from "../audit/checkpoint.ts";
 import { verifyChain } from "../audit/verify_chain.ts";
-import { isIntact, requireIntact } from "./intact_trail.ts";
+import { requireIntact } from "./intact_trail.ts";
 import type { Config } from "../config/config.ts";
 import { limitsFile, storeFile } from "../config/environment.ts";
 import { encodeUtf8 } from "../encoding/utf8.ts";
@@ -81,7 +81,8 @@ export async function backUp({ config, folder, withMasterKey, print }: BackupOpt
     if (masterKey !== undefined) files.push(masterKey.file);
     const opensAll = masterKey === undefined ||
       (records?.masterKeys ?? []).every((id) => masterKey.opens(id));
-    const isWhole = isIntact(verdict) && opensAll && (records === undefined || !records.changed());
+    const isWhole = verdict.finding === undefined && opensAll &&
+      (records === undefined || !records.changed());
     if (!isWhole && tries < TRIES) {
       print("again        the trail or keys changed meanwhile");
       for (const { path } of files) Deno.removeSync(`${folder}/${path}`);

@@ -30,8 +30,6 @@ export interface RestoreOptions {
 
 const STORE = "portcullis.db";
 const MASTER_KEY = "master.key";
-/** A server signs its first checkpoint after that setting, and the next ones; so many of them late, the disk did not let it. */
-const CHECKPOINTS_LATE = 2;
 
 /**
  * Restores.
@@ -52,10 +50,7 @@ export async function restore({ config, folder, print }: RestoreOptions): Promis
   try {
     copyAll(manifest, folder, dataDir);
     print(`copied       ${manifest.files.length} files of ${manifest.madeAt}, each as it was`);
-    const verdict = await verifyTrail(config, manifest);
-    if (verdict.finding !== undefined) {
-      print(`UNSIGNED     the backup is of the trail's first moments: nothing proves what it says`);
-    }
+    const verdict = await verifyTrail(config);
     print(`verified     ${verdict.entries} entries of the audit trail`);
     await recordRestore(config, manifest);
   } catch (thrown) {
@@ -136,9 +131,9 @@ function copyAll({ files }: BackupManifest, folder: string, dataDir: string): vo
 /**
  * Verifies the trail by the keys that the store holds sealed: those that stand beside the trail are whose who could write the backup.
  *
- * @throws Fault `unavailable` when it is not intact, or when nobody has signed it though it had the time
+ * @throws Fault `unavailable` when it is not intact
  */
-async function verifyTrail(config: Config, { madeAt }: BackupManifest): Promise<ChainVerdict> {
+async function verifyTrail(config: Config): Promise<ChainVerdict> {
   const opened: Opened = [];
   try {
     const { store, keyRing, feed, alone } = await openVault(config, systemClock, quietLog(), opened);
@@ -154,13 +149,7 @@ async function verifyTrail(config: Config, { madeAt }: BackupManifest): Promise<
       : undefined;
     const kept = head === undefined ? [] : [head];
     const verdict = await verifyChain({ ...auditFolders(config.dataDir), trusted, kept });
-    const youngMs = CHECKPOINTS_LATE * config.auditCheckpointMs;
-    const isYoung = head === undefined && older.length === 0 &&
-      verdict.entries < config.auditCheckpointEntries &&
-      [signing.madeAtMs, Date.parse(verdict.firstTime ?? "")].every((ms) =>
-        Math.abs(Date.parse(madeAt) - ms) <= youngMs
-      );
-    requireIntact(verdict, "the audit trail", isYoung);
+    requireIntact(verdict, "the audit trail");
     return verdict;
   } finally {
     while (opened.length > 0) await opened.pop()?.();

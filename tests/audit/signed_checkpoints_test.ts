@@ -7,6 +7,7 @@ import type { TrailKeys } from "../../src/audit/trail_keys.ts";
 import { parseTreeHead, type TreeHead } from "../../src/audit/tree_head.ts";
 import { verifyChain } from "../../src/audit/verify_chain.ts";
 import { Fault } from "../../src/faults/fault.ts";
+import { rewriteTrail } from "./forged_trail.ts";
 import {
   numbered,
   numberedUpTo,
@@ -267,7 +268,11 @@ Deno.test("a trail of other entries than those that were signed is refused", asy
   other.write(numberedUpTo(3, 2));
   Deno.copyFileSync(other.checkpointPath, folder.checkpointPath);
   Deno.copyFileSync(other.segmentPath(1), folder.segmentPath(1));
-  refused(folder, /is not the entry that a signed checkpoint has seen/);
+  refused(folder, /it is another trail than the one that a signed checkpoint has seen/);
+  await using rewritten = new TrailFolder();
+  rewritten.write(numberedUpTo(2));
+  rewriteTrail(rewritten, [numberedUpTo(3, 2)]);
+  refused(rewritten, /line 3 is not the entry that a signed checkpoint has seen/);
 });
 
 Deno.test("signed checkpoints whose last line is damaged are refused", async () => {

@@ -1,8 +1,13 @@
 // Tests of backup and restore: what is copied and how, what is refused, and that a refusal leaves everything as it was.
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { assemble } from "../../src/assemble.ts";
 import { backUp } from "../../src/cli/backup.ts";
+import { auditFolders } from "../../src/audit/audit_trail.ts";
 import { encodeCheckpoint } from "../../src/audit/checkpoint.ts";
+import { formatVerifierKeys, noteSigner, signNote } from "../../src/audit/signed_note.ts";
+import { formatTreeHead } from "../../src/audit/tree_head.ts";
+import { verifyChain } from "../../src/audit/verify_chain.ts";
 import { CompactRange, leafHash } from "../../src/audit/merkle_tree.ts";
 import {
   type BackupManifest,
@@ -233,8 +238,8 @@ Deno.test("a trail that was altered with its manifest is found out by its chain"
     deepStrictEqual(namesBelow(app.config.dataDir), ["master.key"]);
   }));
 
-/** What anybody can do who can write the backup and has no key: all entries anew, from the second on, and no checkpoint of before. */
-function forgeTrail(folder: string): void {
+/** What anybody can do who can write the backup and has no key: all entries anew, and no checkpoint of before, or one that a key of their own has signed. */
+function forgeTrail(folder: string, signs: boolean): void {
   const path = "audit/audit-000001.jsonl";
   const [header = "", ...lines] = Deno.readTextFileSync(`${folder}/${path}`).trimEnd().split("\n");
   const range = new CompactRange();
@@ -253,26 +258,35 @@ function forgeTrail(folder: string): void {
     encodeCheckpoint({ ...head, segment: "audit-000001.jsonl", root: range.root() }),
   );
   const manifest = manifestOf(folder);
-  const isHistory = (name: string) => /checkpoints-/.test(name);
-  for (const { path } of manifest.files) if (isHistory(path)) Deno.removeSync(`${folder}/${path}`);
-  const files = manifest.files.filter((file) => !isHistory(file.path))
-    .map(({ path }) => ({ path, ...digestFile(`${folder}/${path}`) }));
+  const { origin } = JSON.parse(header);
+  const pkcs8 = generateKeyPairSync("ed25519").privateKey.export({ format: "der", type: "pkcs8" });
+  const signer = noteSigner(origin.split("/")[0], new Uint8Array(pkcs8));
+  const note = signNote(formatTreeHead({ origin, size: head.seq, root: range.root() }), [signer]);
+  const forgedFiles: Record<string, string> = {
+    "audit-checkpoint/checkpoints-2026-01.jsonl": `${JSON.stringify(note)}\n`,
+    "audit-checkpoint/trail.vkey": formatVerifierKeys([signer]),
+  };
+  const isSigned = (name: string) => /checkpoints-|trail\.vkey/.test(name);
+  const paths = manifest.files.map(({ path }) => path).filter((path) => !isSigned(path));
+  if (signs) {
+    for (const [path, text] of Object.entries(forgedFiles)) Deno.writeTextFileSync(`${folder}/${path}`, text);
+    paths.push(...Object.keys(forgedFiles));
+  }
+  const files = paths.map((path) => ({ path, ...digestFile(`${folder}/${path}`) }));
   Deno.writeTextFileSync(`${folder}/backup.json`, formatManifest({ ...manifest, files }));
 }
 
 Deno.test("ASVS V16.4.2: a trail that was written anew without a key is no intact one, though its chain is whole and no signature speaks against it", () =>
   withBackup({}, async (copied) => {
-    const { app, print, lines } = copied;
-    // Closed since: its last entries are signed.
-    const folder = `${app.folder}/signed`;
-    strictEqual(await backUp({ config: app.config, folder, withMasterKey: false, print }), 0);
-    forgeTrail(folder);
+    const { app, folder, print } = copied;
     loseData(copied);
-    await refused(restore({ config: app.config, folder, print }), "unavailable", /is not intact/);
-    deepStrictEqual(namesBelow(app.config.dataDir), ["master.key"]);
-    // One of the first minute, by what the sealed keys say: nobody can have signed it.
-    strictEqual(await restore({ config: app.config, folder: copied.folder, print }), 0);
-    ok(lines.some((line) => line.startsWith("UNSIGNED ")));
+    for (const signs of [false, true]) {
+      forgeTrail(folder, signs);
+      await refused(restore({ config: app.config, folder, print }), "unavailable", /is not intact/);
+      deepStrictEqual(namesBelow(app.config.dataDir), ["master.key"]);
+    }
+    // The keys beside it are the forger's: by those it would be intact.
+    strictEqual((await verifyChain(auditFolders(folder))).finding, undefined);
   }));
 
 Deno.test("while the master key is replaced, a backup with it holds a key that opens it", async () => {
