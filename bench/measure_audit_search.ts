@@ -6,8 +6,8 @@ import { type AuditArchive, openAuditArchive } from "../src/audit/archive/audit_
 import type { AuditQuery } from "../src/audit/archive/audit_query.ts";
 import { ArchiveFollower } from "../src/audit/archive/archive_follower.ts";
 import type { AuditEvent } from "../src/audit/audit_event.ts";
-import { eventText } from "../src/audit/event_text.ts";
-import { SegmentWriter } from "../src/audit/segment_writer.ts";
+import { eventText } from "../src/audit/trail/event_text.ts";
+import { SegmentWriter } from "../src/audit/trail/segment_writer.ts";
 import type { TrailKeys } from "../src/audit/trail_keys.ts";
 import { newId } from "../src/encoding/ids.ts";
 import { openLog, standardOutput } from "../src/telemetry/log.ts";

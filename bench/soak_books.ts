@@ -1,7 +1,7 @@
 // Soak books: what answers said, what the audit trail holds, and what GET /v1/usage shows of it, held against each other.
 import { auditFolders } from "../src/audit/audit_trail.ts";
-import { parseEntry } from "../src/audit/hash_chain.ts";
-import { listSegments, readLines, segmentName } from "../src/audit/segment_files.ts";
+import { parseEntry } from "../src/audit/trail/hash_chain.ts";
+import { listSegments, readLines, segmentName } from "../src/audit/trail/segment_files.ts";
 import { FAULT_TABLE } from "../src/faults/fault_table.ts";
 import { COST_SCALE } from "../src/limits/limit_policy.ts";
 import { addUse, costOf, NO_USE, type UsedAmounts } from "../src/limits/usage_book.ts";

@@ -1,11 +1,11 @@
 // Assembly of matter and trust: the store (of this data folder, or shared), its keys, and the data folder's audit trail.
 import { auditFolders, type AuditTrail, openAuditTrail } from "../audit/audit_trail.ts";
 import type { AuditSinks } from "../audit/sinks/audit_sinks.ts";
-import { lastWritten, openRetention } from "../audit/retention.ts";
-import { headerOf, listSegments } from "../audit/segment_files.ts";
-import { TRAIL_HEADS_TABLE, type TrailHeads, trailHeads } from "../audit/trail_heads.ts";
+import { lastWritten, openRetention } from "../audit/retention/retention.ts";
+import { headerOf, listSegments } from "../audit/trail/segment_files.ts";
+import { TRAIL_HEADS_TABLE, type TrailHeads, trailHeads } from "../audit/trail/trail_heads.ts";
 import { type OpenTrailKeys, openTrailKeys } from "../audit/trail_keys.ts";
-import type { TreeHead } from "../audit/tree_head.ts";
+import type { TreeHead } from "../audit/trail/tree_head.ts";
 import type { Config } from "../config/config.ts";
 import { parseRedisAddress } from "../config/redis_setting.ts";
 import { newId } from "../encoding/ids.ts";

@@ -3,14 +3,14 @@ import { setImmediate } from "node:timers";
 import { Fault } from "../faults/fault.ts";
 import type { Clock } from "../time/clock.ts";
 import type { AuditEvent, EventClass } from "./audit_event.ts";
-import type { AuditWorkerReply, AuditWorkerRequest } from "./audit_worker.ts";
+import type { AuditWorkerReply, AuditWorkerRequest } from "./trail/audit_worker.ts";
 import { classOf } from "./event_class.ts";
-import { eventText } from "./event_text.ts";
-import { type IntentStep, intentStepOf, interruptionOf, type OpenIntent } from "./open_intents.ts";
-import { reasonOf } from "./segment_files.ts";
-import type { RememberedTrail } from "./trail_end.ts";
+import { eventText } from "./trail/event_text.ts";
+import { type IntentStep, intentStepOf, interruptionOf, type OpenIntent } from "./trail/open_intents.ts";
+import { reasonOf } from "./trail/segment_files.ts";
+import type { RememberedTrail } from "./trail/trail_end.ts";
 import type { TrailKeys } from "./trail_keys.ts";
-import type { TreeHead } from "./tree_head.ts";
+import type { TreeHead } from "./trail/tree_head.ts";
 
 /** Takes events and keeps them. */
 export interface AuditTrail {
@@ -131,7 +131,7 @@ export async function openAuditTrail(
 
 function startAuditWorker({ directory, checkpointDirectory }: AuditTrailOptions): Worker {
   const directories = [directory, checkpointDirectory];
-  return new Worker(new URL("./audit_worker.ts", import.meta.url), {
+  return new Worker(new URL("./trail/audit_worker.ts", import.meta.url), {
     type: "module",
     name: "audit",
     deno: { permissions: { read: directories, write: directories } },

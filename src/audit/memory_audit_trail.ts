@@ -2,7 +2,7 @@
 import { Fault } from "../faults/fault.ts";
 import type { AuditEvent } from "./audit_event.ts";
 import type { AuditTrail } from "./audit_trail.ts";
-import { eventText } from "./event_text.ts";
+import { eventText } from "./trail/event_text.ts";
 
 /** An audit trail without a disk. */
 export interface MemoryAuditTrail extends AuditTrail {

@@ -4,7 +4,7 @@ import { FAULT_TABLE } from "../faults/fault_table.ts";
 import type { AuditEvent, InferenceOutcome, InferenceSubject } from "./audit_event.ts";
 import type { AuditTrail } from "./audit_trail.ts";
 import { clientAgent } from "./client_agent.ts";
-import type { SealedPayload } from "./payload_seal.ts";
+import type { SealedPayload } from "./payload/payload_seal.ts";
 import { PLAIN_SUBJECTS, type SubjectLabels } from "./subject_labels.ts";
 
 /** What is known of a request before anyone is recognised. */

@@ -9,9 +9,9 @@ import type { RecordChange, RecordStore } from "../store/record_store.ts";
 import type { Clock } from "../time/clock.ts";
 import type { KeyRing } from "../vault/key_ring.ts";
 import { everyRecord, sealedTable } from "../vault/sealed_store.ts";
-import { signVoucher } from "./key_voucher.ts";
-import type { EventSealingKey } from "./sealed_event.ts";
-import { formatVerifierKeys, noteSigner } from "./signed_note.ts";
+import { signVoucher } from "./trail/key_voucher.ts";
+import type { EventSealingKey } from "./trail/sealed_event.ts";
+import { formatVerifierKeys, noteSigner } from "./trail/signed_note.ts";
 
 /** A key that signs checkpoints. */
 export interface TrailSigningKey {

@@ -1,5 +1,5 @@
 // Intact trail: what a backup and a restore demand of a copy of the audit trail.
-import type { ChainVerdict } from "../audit/verify_chain.ts";
+import type { ChainVerdict } from "../audit/verify/verify_chain.ts";
 import { Fault } from "../faults/fault.ts";
 
 /**

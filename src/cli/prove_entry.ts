@@ -1,6 +1,6 @@
 // Prove entry: prints the proof that one entry is in the trail, for somebody who has nothing but the key.
 import { auditFolders } from "../audit/audit_trail.ts";
-import { proveEntry } from "../audit/entry_proof.ts";
+import { proveEntry } from "../audit/verify/entry_proof.ts";
 
 /** How the command is called. */
 export const PROVE_USAGE = "audit:prove NUMBER [FOLDER]";

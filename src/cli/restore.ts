@@ -2,9 +2,9 @@
 import { ownMasterKeyFile } from "../assembly/master_key.ts";
 import { type Opened, openTrust, openVault } from "../assembly/trust.ts";
 import { auditFolders } from "../audit/audit_trail.ts";
-import { trailHeads } from "../audit/trail_heads.ts";
+import { trailHeads } from "../audit/trail/trail_heads.ts";
 import { openTrailKeys } from "../audit/trail_keys.ts";
-import { type ChainVerdict, verifyChain } from "../audit/verify_chain.ts";
+import { type ChainVerdict, verifyChain } from "../audit/verify/verify_chain.ts";
 import type { Config } from "../config/config.ts";
 import { Fault } from "../faults/fault.ts";
 import { type Log, openLog } from "../telemetry/log.ts";

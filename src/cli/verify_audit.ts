@@ -1,10 +1,10 @@
 // Verify audit: says in a few lines whether the audit trail is intact, or where it is not.
 import { parseArgs } from "node:util";
 import { auditFolders } from "../audit/audit_trail.ts";
-import { type KeptHead, parseKeptHeads, parseVerifierKeys } from "../audit/checkpoint_history.ts";
-import { checkProof } from "../audit/entry_proof.ts";
-import type { NoteVerifier } from "../audit/signed_note.ts";
-import { type ChainVerdict, type Finding, verifyChain } from "../audit/verify_chain.ts";
+import { type KeptHead, parseKeptHeads, parseVerifierKeys } from "../audit/verify/checkpoint_history.ts";
+import { checkProof } from "../audit/verify/entry_proof.ts";
+import type { NoteVerifier } from "../audit/trail/signed_note.ts";
+import { type ChainVerdict, type Finding, verifyChain } from "../audit/verify/verify_chain.ts";
 import { Fault, toFault } from "../faults/fault.ts";
 
 /** What to verify and where the words go. */

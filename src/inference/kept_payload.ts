@@ -1,7 +1,7 @@
 // Kept payload: what of one inference goes sealed to the trail, where a policy of the settings says that it is kept.
 import type { Principal } from "../access/principal.ts";
-import type { PayloadKey, PayloadPart, SealedPayload } from "../audit/payload_seal.ts";
-import { sealPayload } from "../audit/payload_seal.ts";
+import type { PayloadKey, PayloadPart, SealedPayload } from "../audit/payload/payload_seal.ts";
+import { sealPayload } from "../audit/payload/payload_seal.ts";
 import type { ChatEvent } from "../engines/chat.ts";
 import type { TaskRequest, WholeAnswer, WholeTask } from "../engines/task.ts";
 import { answerText, requestText } from "./payload_text.ts";

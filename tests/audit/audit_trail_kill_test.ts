@@ -1,5 +1,5 @@
 import { ok, strictEqual } from "node:assert/strict";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { TrailFolder } from "./trail_folder.ts";
 
 const ROUNDS = 8;

@@ -8,9 +8,9 @@ import {
 } from "../../src/audit/audit_trail.ts";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
-import { openEvent } from "../../src/audit/sealed_event.ts";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
-import { parseTreeHead, type TreeHead } from "../../src/audit/tree_head.ts";
+import { openEvent } from "../../src/audit/trail/sealed_event.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
+import { parseTreeHead, type TreeHead } from "../../src/audit/trail/tree_head.ts";
 import { Fault } from "../../src/faults/fault.ts";
 import { manualClock } from "../support/manual_clock.ts";
 import { rewriteTrail } from "./forged_trail.ts";

@@ -2,7 +2,7 @@
 import { ok, strictEqual } from "node:assert/strict";
 import fc from "fast-check";
 import { AGENT_CHARACTERS_MAX, clientAgent } from "../../src/audit/client_agent.ts";
-import { eventText } from "../../src/audit/event_text.ts";
+import { eventText } from "../../src/audit/trail/event_text.ts";
 
 Deno.test("usual agents stand as they are sent", () => {
   const agents = [

@@ -1,16 +1,16 @@
 // Forged trail: what somebody can write who knows all about the format, can write both folders, and lacks the signing key.
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
-import { encodeCheckpoint } from "../../src/audit/checkpoint.ts";
-import { eventText } from "../../src/audit/event_text.ts";
-import { CHAIN_START, type ChainHead, extendChain } from "../../src/audit/hash_chain.ts";
-import { CompactRange } from "../../src/audit/merkle_tree.ts";
+import { encodeCheckpoint } from "../../src/audit/trail/checkpoint.ts";
+import { eventText } from "../../src/audit/trail/event_text.ts";
+import { CHAIN_START, type ChainHead, extendChain } from "../../src/audit/trail/hash_chain.ts";
+import { CompactRange } from "../../src/audit/trail/merkle_tree.ts";
 import {
   formatHeader,
   listSegments,
   parseHeader,
   type SegmentHeader,
   segmentName,
-} from "../../src/audit/segment_files.ts";
+} from "../../src/audit/trail/segment_files.ts";
 import { TIME_MS, type TrailFolder } from "./trail_folder.ts";
 
 export const TIME = "2026-01-02T03:04:05.006Z";

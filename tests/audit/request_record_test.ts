@@ -4,7 +4,7 @@ import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import { openAuditTrail } from "../../src/audit/audit_trail.ts";
 import { memoryAuditTrail } from "../../src/audit/memory_audit_trail.ts";
 import { RequestRecord } from "../../src/audit/request_record.ts";
-import type { SealedPayload } from "../../src/audit/payload_seal.ts";
+import type { SealedPayload } from "../../src/audit/payload/payload_seal.ts";
 import { pseudonymousSubjects, type SubjectLabels } from "../../src/audit/subject_labels.ts";
 import { newId } from "../../src/encoding/ids.ts";
 import { Fault } from "../../src/faults/fault.ts";

@@ -1,8 +1,13 @@
 // Thinned trail: events of both classes, and segments of which entries were taken out as retention does it.
 import type { AuditEvent, EventClass } from "../../src/audit/audit_event.ts";
-import { noteSigner, signNote } from "../../src/audit/signed_note.ts";
-import { stubText } from "../../src/audit/segment_stub.ts";
-import { prepareThinning, putStub, replaceSegment, type Thinning } from "../../src/audit/thin_segment.ts";
+import { noteSigner, signNote } from "../../src/audit/trail/signed_note.ts";
+import { stubText } from "../../src/audit/trail/segment_stub.ts";
+import {
+  prepareThinning,
+  putStub,
+  replaceSegment,
+  type Thinning,
+} from "../../src/audit/retention/thin_segment.ts";
 import { numbered, TRAIL_KEYS, type TrailFolder } from "./trail_folder.ts";
 
 /** Events from `first` to `last`: those with an even number are of the class "activity". */

@@ -2,18 +2,18 @@
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
 import type { AuditTrailOptions } from "../../src/audit/audit_trail.ts";
 import { classOf } from "../../src/audit/event_class.ts";
-import { eventText } from "../../src/audit/event_text.ts";
-import type { ChainEntry } from "../../src/audit/hash_chain.ts";
-import { signVoucher } from "../../src/audit/key_voucher.ts";
-import { listSegments, segmentName } from "../../src/audit/segment_files.ts";
-import { listCheckpointFiles } from "../../src/audit/signed_checkpoints.ts";
-import { intentStepOf } from "../../src/audit/open_intents.ts";
+import { eventText } from "../../src/audit/trail/event_text.ts";
+import type { ChainEntry } from "../../src/audit/trail/hash_chain.ts";
+import { signVoucher } from "../../src/audit/trail/key_voucher.ts";
+import { listSegments, segmentName } from "../../src/audit/trail/segment_files.ts";
+import { listCheckpointFiles } from "../../src/audit/trail/signed_checkpoints.ts";
+import { intentStepOf } from "../../src/audit/trail/open_intents.ts";
 import {
   SegmentWriter,
   type SegmentWriterOptions,
   type UnwrittenEvent,
-} from "../../src/audit/segment_writer.ts";
-import { noteSigner } from "../../src/audit/signed_note.ts";
+} from "../../src/audit/trail/segment_writer.ts";
+import { noteSigner } from "../../src/audit/trail/signed_note.ts";
 import { systemClock } from "../../src/time/clock.ts";
 import type { TrailKeys, TrailSigningKey } from "../../src/audit/trail_keys.ts";
 

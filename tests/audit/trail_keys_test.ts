@@ -1,7 +1,7 @@
 // Tests of the trail's keys.
 import { deepStrictEqual, notStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
-import { followVouchers, isSameKey } from "../../src/audit/key_voucher.ts";
-import { formatVerifierKey, noteSigner } from "../../src/audit/signed_note.ts";
+import { followVouchers, isSameKey } from "../../src/audit/trail/key_voucher.ts";
+import { formatVerifierKey, noteSigner } from "../../src/audit/trail/signed_note.ts";
 import {
   type OpenTrailKeys,
   openTrailKeys,

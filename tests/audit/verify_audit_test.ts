@@ -1,7 +1,7 @@
 import { deepStrictEqual, match, strictEqual } from "node:assert/strict";
-import { proveEntry } from "../../src/audit/entry_proof.ts";
-import { formatVerifierKey } from "../../src/audit/signed_note.ts";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { proveEntry } from "../../src/audit/verify/entry_proof.ts";
+import { formatVerifierKey } from "../../src/audit/trail/signed_note.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { proveEntryCommand } from "../../src/cli/prove_entry.ts";
 import { verifyAudit, verifyAuditCommand } from "../../src/cli/verify_audit.ts";
 import { mixedUpTo, thin } from "./thinned_trail.ts";

@@ -4,11 +4,11 @@ import { generateKeyPairSync } from "node:crypto";
 import { assemble } from "../../src/assemble.ts";
 import { backUp } from "../../src/cli/backup.ts";
 import { auditFolders } from "../../src/audit/audit_trail.ts";
-import { encodeCheckpoint } from "../../src/audit/checkpoint.ts";
-import { formatVerifierKeys, noteSigner, signNote } from "../../src/audit/signed_note.ts";
-import { formatTreeHead } from "../../src/audit/tree_head.ts";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
-import { CompactRange, leafHash } from "../../src/audit/merkle_tree.ts";
+import { encodeCheckpoint } from "../../src/audit/trail/checkpoint.ts";
+import { formatVerifierKeys, noteSigner, signNote } from "../../src/audit/trail/signed_note.ts";
+import { formatTreeHead } from "../../src/audit/trail/tree_head.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
+import { CompactRange, leafHash } from "../../src/audit/trail/merkle_tree.ts";
 import {
   type BackupManifest,
   digestFile,

@@ -1,9 +1,9 @@
 // Tests of what is kept of inferences: durable before the model computes and before the answer leaves, or neither happens.
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import type { AuditEvent } from "../../src/audit/audit_event.ts";
-import { keptParts, type PayloadPolicy } from "../../src/audit/payload_policy.ts";
-import { payloadsIn } from "../../src/audit/payload_record.ts";
-import { openPayload, PAYLOAD_BYTES_MAX } from "../../src/audit/payload_seal.ts";
+import { keptParts, type PayloadPolicy } from "../../src/audit/payload/payload_policy.ts";
+import { payloadsIn } from "../../src/audit/payload/payload_record.ts";
+import { openPayload, PAYLOAD_BYTES_MAX } from "../../src/audit/payload/payload_seal.ts";
 import type { JsonValue } from "../../src/encoding/canonical_json.ts";
 import type { ChatEvent, ChatRequest } from "../../src/engines/chat.ts";
 import { Fault, type FaultKind } from "../../src/faults/fault.ts";

@@ -1,7 +1,7 @@
 // API calls: requests to a server under test written out by hand, and what they left in its data folder.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { hash } from "node:crypto";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { ADMIN_PASSWORD } from "../support/server_under_test.ts";
 
 /** An answer that was read to its end. */

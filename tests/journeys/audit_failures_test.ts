@@ -1,7 +1,7 @@
 // Audit failures: on real disks that fill up, break, hang and vanish nothing is computed without its record, and it comes back by itself.
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { auditFolders } from "../../src/audit/audit_trail.ts";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { canMount, mountBlockDisk, mountMemoryDisk, WHY_NO_MOUNT } from "../support/mounted_disk.ts";
 import { type ServerUnderTest, startServerUnderTest } from "../support/server_under_test.ts";
 

@@ -1,8 +1,8 @@
 // Killed inferences: after kill -9 at any moment every inference that began has exactly one record of how it ended.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { openEvent } from "../../src/audit/sealed_event.ts";
+import { openEvent } from "../../src/audit/trail/sealed_event.ts";
 import { openTrailKeys } from "../../src/audit/trail_keys.ts";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { storeFile } from "../../src/config/environment.ts";
 import { NO_OTHERS } from "../../src/store/change_feed.ts";
 import { openSqliteRecordStore } from "../../src/store/sqlite_record_store.ts";

@@ -1,6 +1,6 @@
 // Stop and restart: what runs is finished, what was acknowledged is kept, what is missing is said.
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { ADMIN_PASSWORD, flagsFor, freePort, startServerUnderTest } from "../support/server_under_test.ts";
 
 const ROOT = `${import.meta.dirname}/../..`;

@@ -1,7 +1,7 @@
 // Gate journey: a real server in front of upstreams, and what must hold at the end of every journey through it: each request left one
 // verdict, each inference one intent and one outcome, the trail is whole, and no upstream's secret is anywhere.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { verifyChain } from "../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../src/audit/verify/verify_chain.ts";
 import { eventMistake } from "./known_event.ts";
 import { type ServerUnderTest, startServerUnderTest } from "./server_under_test.ts";
 

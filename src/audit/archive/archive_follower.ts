@@ -1,7 +1,7 @@
 // Archive follower: keeps an index up with the trail, whatever becomes of either. Runs in the archive's worker; synchronous.
 import { Fault } from "../../faults/fault.ts";
-import { listSegments, parseHeader, readLines, reasonOf, segmentName } from "../segment_files.ts";
-import { type ReadEntry, type TrailPosition, TrailReader } from "../trail_reader.ts";
+import { listSegments, parseHeader, readLines, reasonOf, segmentName } from "../trail/segment_files.ts";
+import { type ReadEntry, type TrailPosition, TrailReader } from "../trail/trail_reader.ts";
 import { ArchiveIndex, type IndexedSegment, isDamage } from "./archive_index.ts";
 
 /** Where everything is. */

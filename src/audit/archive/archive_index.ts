@@ -2,8 +2,8 @@
 import { createHmac } from "node:crypto";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { canonicalJson } from "../../encoding/canonical_json.ts";
-import type { EntryPlace, ReadEntry, TrailPosition } from "../trail_reader.ts";
-import { START } from "../trail_reader.ts";
+import type { EntryPlace, ReadEntry, TrailPosition } from "../trail/trail_reader.ts";
+import { START } from "../trail/trail_reader.ts";
 import { type AuditQuery, requestNumber, WORD_COLUMNS, type WordColumn, wordsOf } from "./audit_query.ts";
 
 /** What an index was made of. Where it is another, the index is of no use. */

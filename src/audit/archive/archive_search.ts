@@ -3,7 +3,7 @@ import { canonicalJson, type JsonValue } from "../../encoding/canonical_json.ts"
 import { encodeUtf8 } from "../../encoding/utf8.ts";
 import { Fault } from "../../faults/fault.ts";
 import type { Clock } from "../../time/clock.ts";
-import type { EntryPlace, ReadEntry } from "../trail_reader.ts";
+import type { EntryPlace, ReadEntry } from "../trail/trail_reader.ts";
 import type { ArchiveFollower } from "./archive_follower.ts";
 import type { AuditQuery } from "./audit_query.ts";
 import { csvRecord } from "./csv.ts";

@@ -3,7 +3,7 @@
 /// <reference lib="deno.worker" />
 import { Fault, type FaultKind, toFault } from "../../faults/fault.ts";
 import { systemClock } from "../../time/clock.ts";
-import { reasonOf } from "../segment_files.ts";
+import { reasonOf } from "../trail/segment_files.ts";
 import { type ArchiveFolders, ArchiveFollower } from "./archive_follower.ts";
 import { isDamage } from "./archive_index.ts";
 import {

@@ -1,7 +1,7 @@
 // Audit archive: finds entries of the trail for auditors, in a worker that takes no time from requests.
 import { Fault } from "../../faults/fault.ts";
 import type { Log } from "../../telemetry/log.ts";
-import { reasonOf } from "../segment_files.ts";
+import { reasonOf } from "../trail/segment_files.ts";
 import type { ArchiveFolders } from "./archive_follower.ts";
 import type { ExportForm } from "./archive_search.ts";
 import type { ArchiveAnswers, ArchiveQuestion, ArchiveReply, ArchiveRequest } from "./archive_worker.ts";

@@ -1,8 +1,8 @@
 // Newest checkpoint: the last signed checkpoint of a trail, as it stands on the disk.
 import { decodeUtf8 } from "../../encoding/utf8.ts";
 import { Fault } from "../../faults/fault.ts";
-import { reasonOf } from "../segment_files.ts";
-import { listCheckpointFiles } from "../signed_checkpoints.ts";
+import { reasonOf } from "../trail/segment_files.ts";
+import { listCheckpointFiles } from "../trail/signed_checkpoints.ts";
 
 /** Some dozens of notes. */
 const TAIL_BYTES = 65_536;

@@ -1,6 +1,6 @@
 // Audit sinks: starts the worker that ships the trail, keeps it going, and logs how the sinks are. Requests never wait for it.
 import { type Log, type LogSink, wholeLines } from "../../telemetry/log.ts";
-import { reasonOf } from "../segment_files.ts";
+import { reasonOf } from "../trail/segment_files.ts";
 import type { SinkOptions } from "./sink_options.ts";
 import type { SinkWorkerReply, SinkWorkerRequest } from "./sink_worker.ts";
 

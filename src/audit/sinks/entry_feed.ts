@@ -2,12 +2,12 @@
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import { Fault } from "../../faults/fault.ts";
 import type { EventClass } from "../audit_event.ts";
-import { readCheckpoint } from "../checkpoint.ts";
-import { parseEntry } from "../hash_chain.ts";
-import { isRemovedLine, parseRemovedLine } from "../removed_line.ts";
-import { listSegments, parseHeader, readLines, segmentName, segmentNumber } from "../segment_files.ts";
-import { readStub } from "../segment_stub.ts";
-import { type EntryPlace, START, TrailReader } from "../trail_reader.ts";
+import { readCheckpoint } from "../trail/checkpoint.ts";
+import { parseEntry } from "../trail/hash_chain.ts";
+import { isRemovedLine, parseRemovedLine } from "../trail/removed_line.ts";
+import { listSegments, parseHeader, readLines, segmentName, segmentNumber } from "../trail/segment_files.ts";
+import { readStub } from "../trail/segment_stub.ts";
+import { type EntryPlace, START, TrailReader } from "../trail/trail_reader.ts";
 import type { Feed } from "./feed.ts";
 import { type ShippedEntry, shippedEntry } from "./shipped_entry.ts";
 

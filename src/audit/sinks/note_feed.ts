@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
 import { Fault } from "../../faults/fault.ts";
-import { readLines } from "../segment_files.ts";
-import { listCheckpointFiles } from "../signed_checkpoints.ts";
-import { parseNote } from "../signed_note.ts";
-import { parseTreeHead } from "../tree_head.ts";
+import { readLines } from "../trail/segment_files.ts";
+import { listCheckpointFiles } from "../trail/signed_checkpoints.ts";
+import { parseNote } from "../trail/signed_note.ts";
+import { parseTreeHead } from "../trail/tree_head.ts";
 import type { Feed } from "./feed.ts";
 
 /** The next byte to read of a month's file, and the line before it: by its hash the file is known again. */

@@ -2,7 +2,7 @@
 import { canonicalJson, type JsonValue } from "../../encoding/canonical_json.ts";
 import { parseStrictJson } from "../../encoding/strict_json.ts";
 import { decodeUtf8, encodeUtf8 } from "../../encoding/utf8.ts";
-import { syncDirectory } from "../segment_files.ts";
+import { syncDirectory } from "../trail/segment_files.ts";
 
 const DEPTH_MAX = 4;
 

@@ -1,7 +1,7 @@
 // Sink worker: brings the trail to all sinks, on a thread of its own that may reach them and nothing else.
 /// <reference no-default-lib="true" />
 /// <reference lib="deno.worker" />
-import { reasonOf } from "../segment_files.ts";
+import { reasonOf } from "../trail/segment_files.ts";
 import { systemClock } from "../../time/clock.ts";
 import { openEntryFeed, type SealingKeys } from "./entry_feed.ts";
 import { openLokiSink } from "./loki_sink.ts";

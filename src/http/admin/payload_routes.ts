@@ -1,9 +1,9 @@
 // Payload routes: read what a model was asked and answered, where that is kept, and destroy the key of it.
 import { z } from "@hono/zod-openapi";
 import type { AuditArchive } from "../../audit/archive/audit_archive.ts";
-import type { PayloadKeys } from "../../audit/payload_keys.ts";
-import { payloadsIn, type RecordedPayload } from "../../audit/payload_record.ts";
-import { openPayload, type PayloadPart } from "../../audit/payload_seal.ts";
+import type { PayloadKeys } from "../../audit/payload/payload_keys.ts";
+import { payloadsIn, type RecordedPayload } from "../../audit/payload/payload_record.ts";
+import { openPayload, type PayloadPart } from "../../audit/payload/payload_seal.ts";
 import type { SubjectLabels } from "../../audit/subject_labels.ts";
 import type { JsonValue } from "../../encoding/canonical_json.ts";
 import { Fault } from "../../faults/fault.ts";

@@ -4,7 +4,7 @@ import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { ArchiveIndex, isDamage } from "../../../src/audit/archive/archive_index.ts";
 import { ALL_ENTRIES, type AuditQuery } from "../../../src/audit/archive/audit_query.ts";
-import type { ReadEntry } from "../../../src/audit/trail_reader.ts";
+import type { ReadEntry } from "../../../src/audit/trail/trail_reader.ts";
 import { newId } from "../../../src/encoding/ids.ts";
 import { TIME_MS } from "../trail_folder.ts";
 

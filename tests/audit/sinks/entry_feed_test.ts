@@ -1,7 +1,7 @@
 // Tests of the feed of entries over real trails: sealed ones, thinned ones, and positions that belong to another.
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { openEntryFeed } from "../../../src/audit/sinks/entry_feed.ts";
-import { listSegments } from "../../../src/audit/segment_files.ts";
+import { listSegments } from "../../../src/audit/trail/segment_files.ts";
 import { mixedUpTo, thin } from "../thinned_trail.ts";
 import { numberedUpTo, TRAIL_KEYS, TrailFolder } from "../trail_folder.ts";
 

@@ -1,6 +1,6 @@
 // Tests of the sinks of a real server: killed at random moments, and in its log; nothing that the trail has is missing at any of them.
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { listSegments, segmentName } from "../../../src/audit/segment_files.ts";
+import { listSegments, segmentName } from "../../../src/audit/trail/segment_files.ts";
 import { hasRedisServer, startRedisServer } from "../../support/redis_server.ts";
 import { type ServerUnderTest, startServerUnderTest } from "../../support/server_under_test.ts";
 import { until } from "../trail_folder.ts";

@@ -7,7 +7,7 @@ import { openIdentity } from "../../../src/assembly/identity.ts";
 import { parseConfig } from "../../../src/config/config.ts";
 import type { AuditArchive } from "../../../src/audit/archive/audit_archive.ts";
 import { memoryAuditTrail } from "../../../src/audit/memory_audit_trail.ts";
-import { openPayloadKeys } from "../../../src/audit/payload_keys.ts";
+import { openPayloadKeys } from "../../../src/audit/payload/payload_keys.ts";
 import { RequestRecord } from "../../../src/audit/request_record.ts";
 import { PLAIN_SUBJECTS } from "../../../src/audit/subject_labels.ts";
 import type { JsonValue } from "../../../src/encoding/canonical_json.ts";

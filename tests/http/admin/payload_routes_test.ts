@@ -3,7 +3,7 @@ import { deepStrictEqual, match, notStrictEqual, ok, strictEqual } from "node:as
 import { DatabaseSync } from "node:sqlite";
 import type { Replacements } from "../../../src/assemble.ts";
 import { auditFolders, openAuditTrail } from "../../../src/audit/audit_trail.ts";
-import { verifyChain } from "../../../src/audit/verify_chain.ts";
+import { verifyChain } from "../../../src/audit/verify/verify_chain.ts";
 import { newId } from "../../../src/encoding/ids.ts";
 import {
   type AppUnderTest,
