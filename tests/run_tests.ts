@@ -18,6 +18,8 @@ const child = new Deno.Command(Deno.execPath(), {
     "--no-remote",
     ...parameters,
   ],
+  // One file more at once than there are cores: many of them wait, for time-outs, restarts and disks.
+  env: { DENO_JOBS: Deno.env.get("DENO_JOBS") ?? String(navigator.hardwareConcurrency + 1) },
   stdin: "null",
   stdout: "piped",
 }).spawn();
