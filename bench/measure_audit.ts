@@ -10,7 +10,7 @@ import { localMasterKey } from "../src/vault/master_key.ts";
 import { BENCH_TRAILS, type BenchTrail, benchTrailOpener } from "./bench_trail.ts";
 import { signIn } from "./child_server.ts";
 import type { PhaseFindings, PhaseMeans } from "./phase.ts";
-import { interleave, spreadOf, spreadOfPairs } from "./rounds.ts";
+import { interleave, quantile, spreadOf, spreadOfPairs } from "./rounds.ts";
 import { countOfConnections, cpuRow, rateRow, runRound, type ServerRound } from "./server_round.ts";
 import { embeddingsTarget, requireSameAnswer, startStubGate } from "./stub_gate.ts";
 import { writeStubModel } from "./stub_model.ts";
@@ -199,9 +199,4 @@ function addedRow(
 
 function percentiles(values: readonly number[]): string {
   return `${quantile(values, 0.5).toFixed(1)} / ${quantile(values, 0.99).toFixed(1)} ms`;
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((left, right) => left - right);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
 }

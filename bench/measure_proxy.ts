@@ -3,7 +3,7 @@ import { deepStrictEqual } from "node:assert/strict";
 import { cpuTime } from "./process_figures.ts";
 import type { PhaseFindings, PhaseMeans } from "./phase.ts";
 import { type ProxyServers, startProxyServers } from "./proxy_servers.ts";
-import { interleave, type Spread, spreadOf, spreadOfPairs } from "./rounds.ts";
+import { interleave, quantile, type Spread, spreadOf, spreadOfPairs } from "./rounds.ts";
 import { countOfConnections, cpuRow, medianOf, rateRow, runRound, type ServerRound } from "./server_round.ts";
 import { STUB_TOKENS, type StubModel } from "./stub_answers.ts";
 import { aimAtLeast, aimBelow, percent, type TableRow } from "./table.ts";
@@ -177,11 +177,6 @@ function firstByteRows({ firstByteAimed }: Case, { bare, gate }: Rounds): TableR
         : {}),
     };
   });
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((left, right) => left - right);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
 }
 
 /** Who was the bottleneck: all share the processors. */

@@ -19,6 +19,12 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median: (low + high) / 2, lowest, highest };
 }
 
+/** The value below which that share of all lies; NaN where there are none. */
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((left, right) => left - right);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
+}
+
 /** The order in which the contestants of a round take their turns. */
 export type Order = <Name>(names: readonly Name[], round: number) => readonly Name[];
 

@@ -62,7 +62,7 @@ const TIMEOUT_MS = 30_000;
 const WAITING_MAX = 64;
 const FAREWELL_MS = 2_000;
 
-/** Makes the archive. Its worker starts some seconds later, or with the first question. */
+/** Makes the archive. Its worker starts in the next turn of the event loop, or with the first question. */
 export function openAuditArchive(options: AuditArchiveOptions): AuditArchive {
   return new WorkerArchive(options);
 }

@@ -48,7 +48,8 @@ export function extendChain(
 export type EntryMistake = "not_utf8" | "not_json" | "not_an_entry" | "not_canonical" | "hash_wrong";
 
 const MEMBERS = ["event", "hash", "previous", "seq", "time"];
-const ISO_8601_MS = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+/** How a time stands in the trail: UTC, with milliseconds. */
+export const ISO_8601_MS = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /**
  * Parses a line (without its line feed) and checks all that one entry proves by itself: its form, that these very

@@ -3,6 +3,7 @@ import { canonicalJson } from "../../encoding/canonical_json.ts";
 import { decodeUtf8 } from "../../encoding/utf8.ts";
 import { Fault } from "../../faults/fault.ts";
 import { no, ok, type Outcome } from "../../faults/outcome.ts";
+import { ISO_8601_MS } from "./hash_chain.ts";
 import { isSha256Hex } from "./merkle_tree.ts";
 
 /**
@@ -148,7 +149,6 @@ export function headerOf(directory: string, number: number): SegmentHeader | und
 export const TRAIL_FORMAT = 2;
 
 const HEADER_MEMBERS = ["format", "open", "origin", "previous", "range", "segment", "seq", "time"];
-const ISO_8601_MS = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 const ORIGIN = /^[a-z0-9._/-]{1,255}$/;
 
 /** A header as it stands in its segment: canonical JSON, without a line feed. */
